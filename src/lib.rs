@@ -1,2 +1,9 @@
 //! corelane: a thread-per-core HTTP load balancer for Linux.
+
+pub mod config;
+pub mod control;
 pub mod demo;
+pub mod error;
+pub mod health;
+pub mod metrics;
+pub mod upstream;

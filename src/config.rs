@@ -1,0 +1,170 @@
+//! What needs a restart to change, checked once: whoever holds a `Config` need not check again.
+//!
+//! `cli` builds it from flags and environment. What an operator may change while corelane runs
+//! (endpoints, weights, policies) lives in `upstream::snapshot` instead.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The configuration of one process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect; at least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// The backends named by flags; at least one.
+    pub backends: Vec<BackendConfig>,
+    /// How the workers run.
+    pub workers: WorkersConfig,
+    /// How a pool picks an endpoint.
+    pub policy: Policy,
+    /// The active health checks.
+    pub health: HealthConfig,
+    /// Times and sizes on the clients' side.
+    pub client: ClientLimits,
+    /// Times and sizes on the backends' side.
+    pub backend: BackendLimits,
+    /// Limits of a request's or an answer's head.
+    pub head: HeadLimits,
+    /// How long requests in flight may take after a signal to stop.
+    pub drain_timeout: Duration,
+    /// A file that is written with the listening addresses, a line each, once all is ready.
+    pub ready_file: Option<PathBuf>,
+    /// Faults that tests provoke.
+    pub faults: Faults,
+}
+
+/// One address to listen on.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerConfig {
+    /// The address; port 0 takes a free port.
+    pub addr: SocketAddr,
+    /// Connections the kernel holds for `accept`.
+    pub backlog: NonZeroU32,
+    /// Whether other processes may share the port.
+    pub shared: bool,
+}
+
+/// One backend as a flag names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// A host name or an IP address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Its share of requests against the other backends, 1 to `WEIGHT_MAX`.
+    pub weight: NonZeroU16,
+}
+
+impl BackendConfig {
+    /// `host:port`, with brackets around an IPv6 address: what stands after the pool in an id.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How many workers run, where and on what.
+#[derive(Clone, Debug)]
+pub struct WorkersConfig {
+    /// The core of each worker; its length is the number of workers.
+    pub cores: Vec<usize>,
+    /// Which kernel interface drives them.
+    pub driver: DriverChoice,
+    /// Submission queue entries of each ring.
+    pub ring_entries: NonZeroU32,
+}
+
+/// The kernel interface a worker waits with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring with the best flags that work, else epoll.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// How a pool picks an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// In turn, in proportion to the weights.
+    RoundRobin,
+}
+
+/// The active health checks.
+#[derive(Clone, Debug)]
+pub struct HealthConfig {
+    /// What a probe asks for; `None` only opens a connection.
+    pub path: Option<String>,
+    /// From the start of one probe to the start of the next, before jitter.
+    pub interval: Duration,
+    /// How long one probe may take.
+    pub timeout: Duration,
+    /// Passed probes in a row that bring a sick endpoint back.
+    pub rise: NonZeroU32,
+    /// Failed probes in a row that take an endpoint out.
+    pub fall: NonZeroU32,
+}
+
+/// Times and sizes on the clients' side.
+#[derive(Clone, Debug)]
+pub struct ClientLimits {
+    /// From the first byte of a head to its end.
+    pub header_timeout: Duration,
+    /// How long a connection may lie without a request.
+    pub idle_timeout: Duration,
+    /// How long a body may make no progress, from or to the client.
+    pub body_timeout: Duration,
+    /// Whether a client that shuts down its sending side is taken to have left.
+    pub abort_on_half_close: bool,
+}
+
+/// Times and sizes on the backends' side.
+#[derive(Clone, Debug)]
+pub struct BackendLimits {
+    /// How long `connect()` may take.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the end of the answer's head.
+    pub response_timeout: Duration,
+    /// How long a body may make no progress, from or to the backend.
+    pub body_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Unused connections kept per endpoint and worker.
+    pub idle_per_endpoint_max: usize,
+}
+
+/// Limits of a request's or an answer's head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Bytes from the first to the empty line, both included.
+    pub bytes_max: usize,
+    /// Header lines.
+    pub headers_max: usize,
+}
+
+/// Faults that tests provoke through a hidden flag.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// The connection of a worker, counted from one, whose first request panics.
+    pub panic_connection: Option<NonZeroUsize>,
+    /// The connection of a worker, counted from one, at which its accept loop panics; each worker
+    /// panics once at most.
+    pub panic_worker: Option<NonZeroUsize>,
+}
+
+/// The largest weight of a backend.
+pub const WEIGHT_MAX: u16 = 256;
+/// The most backends of a process.
+pub const BACKENDS_MAX: usize = 1024;
+/// The most headers that `--headers-max` may allow.
+pub const HEADERS_LIMIT: usize = 256;
+/// The most workers of a process.
+pub const WORKERS_MAX: usize = 512;

@@ -1,0 +1,195 @@
+//! The counters: one lane a worker, written by it alone, summed by whoever reads.
+//!
+//! A worker adds with a relaxed load and a relaxed store, never a read-modify-write, so a lane's
+//! cache lines are written by one core only. In-flight counts per endpoint live here too, so that
+//! balancing sees the whole process and not one worker.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+use crate::error::Cause;
+
+/// What a worker counts, besides the causes of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Counter {
+    /// Client connections accepted.
+    Accepted,
+    /// Client connections open now (a gauge).
+    ClientsOpen,
+    /// Requests whose head was parsed.
+    Requests,
+    /// Answers of backends that were relayed whole.
+    Relayed,
+    /// Attempts on another endpoint after a failed one.
+    Retries,
+    /// Connections made to backends.
+    Connects,
+    /// Requests that went over a pooled connection.
+    Reuses,
+    /// Pooled connections found dead or talking at checkout.
+    PoolStale,
+    /// Times that accepting paused for want of file descriptors or memory.
+    AcceptPauses,
+    /// Sweeps over the deadlines.
+    Sweeps,
+}
+
+impl Counter {
+    const COUNT: usize = Counter::Sweeps as usize + 1;
+}
+
+/// One worker's counters.
+#[derive(Debug)]
+pub struct Lane {
+    counters: [AtomicU64; Counter::COUNT],
+    causes: [AtomicU64; Cause::ALL.len()],
+    in_flight: Box<[AtomicU32]>,
+}
+
+impl Lane {
+    fn new(slots: usize) -> Lane {
+        Lane {
+            counters: [const { AtomicU64::new(0) }; Counter::COUNT],
+            causes: [const { AtomicU64::new(0) }; Cause::ALL.len()],
+            in_flight: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// Counts one more; only the lane's worker calls this.
+    pub fn add(&self, counter: Counter) {
+        step(&self.counters[counter as usize], 1);
+    }
+
+    /// Lowers a gauge by one; only the lane's worker calls this.
+    pub fn subtract(&self, counter: Counter) {
+        step(&self.counters[counter as usize], u64::MAX);
+    }
+
+    /// Counts one more failure by its cause; only the lane's worker calls this.
+    pub fn add_cause(&self, cause: Cause) {
+        step(&self.causes[cause as usize], 1);
+    }
+
+    /// Takes a request on the endpoint of this slot up; only the lane's worker calls this.
+    pub fn begin(&self, slot: u32) {
+        if let Some(count) = self.in_flight.get(slot as usize) {
+            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Puts a request on the endpoint of this slot down; only the lane's worker calls this.
+    pub fn end(&self, slot: u32) {
+        if let Some(count) = self.in_flight.get(slot as usize) {
+            count.store(count.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+        }
+    }
+
+    /// The value of one counter.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// The count of one cause.
+    #[must_use]
+    pub fn get_cause(&self, cause: Cause) -> u64 {
+        self.causes[cause as usize].load(Ordering::Relaxed)
+    }
+
+    /// Requests in flight on one endpoint through this worker.
+    #[must_use]
+    pub fn in_flight(&self, slot: u32) -> u32 {
+        self.in_flight.get(slot as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Sets the gauges to zero: a worker that takes over the lane of a dead one has nothing open.
+    pub fn reset_gauges(&self) {
+        self.counters[Counter::ClientsOpen as usize].store(0, Ordering::Relaxed);
+        for count in &self.in_flight {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A single writer's addition: no locked instruction.
+fn step(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}
+
+/// All workers' lanes.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    lanes: Arc<[CachePadded<Lane>]>,
+}
+
+impl Lanes {
+    /// Lanes for `workers` workers and `slots` endpoint slots.
+    #[must_use]
+    pub fn new(workers: usize, slots: usize) -> Lanes {
+        Lanes { lanes: (0..workers).map(|_| CachePadded::new(Lane::new(slots))).collect() }
+    }
+
+    /// The lane of one worker.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    #[must_use]
+    pub fn lane(&self, worker: usize) -> &Lane {
+        &self.lanes[worker]
+    }
+
+    /// One counter, summed over the workers.
+    #[must_use]
+    pub fn sum(&self, counter: Counter) -> u64 {
+        self.lanes.iter().map(|lane| lane.get(counter)).fold(0, u64::wrapping_add)
+    }
+
+    /// One cause, summed over the workers.
+    #[must_use]
+    pub fn sum_cause(&self, cause: Cause) -> u64 {
+        self.lanes.iter().map(|lane| lane.get_cause(cause)).sum()
+    }
+
+    /// Requests in flight on one endpoint, over all workers.
+    #[must_use]
+    pub fn in_flight(&self, slot: u32) -> u32 {
+        self.lanes.iter().map(|lane| lane.in_flight(slot)).fold(0, u32::wrapping_add)
+    }
+
+    /// Requests in flight on all endpoints, over all workers.
+    #[must_use]
+    pub fn in_flight_total(&self) -> u32 {
+        let slots = self.lanes.first().map_or(0, |lane| lane.in_flight.len());
+        (0..slots).map(|slot| self.in_flight(slot as u32)).fold(0, u32::wrapping_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_flight_counts_are_summed_over_the_lanes() {
+        let lanes = Lanes::new(3, 4);
+        lanes.lane(0).begin(2);
+        lanes.lane(1).begin(2);
+        lanes.lane(2).begin(3);
+        lanes.lane(1).end(2);
+        assert_eq!((lanes.in_flight(2), lanes.in_flight(3), lanes.in_flight_total()), (1, 1, 2));
+    }
+
+    #[test]
+    fn a_lane_taken_over_keeps_its_counters_and_loses_its_gauges() {
+        let lanes = Lanes::new(1, 1);
+        let lane = lanes.lane(0);
+        lane.add(Counter::Requests);
+        lane.add(Counter::ClientsOpen);
+        lane.begin(0);
+        lane.reset_gauges();
+        assert_eq!(lanes.sum(Counter::Requests), 1);
+        assert_eq!((lanes.sum(Counter::ClientsOpen), lanes.in_flight_total()), (0, 0));
+    }
+}

@@ -1,0 +1,90 @@
+//! Everything a worker reads to place a request, whole and immutable.
+//!
+//! The control thread alone publishes a new one, through `Published`; a worker reads it with one
+//! atomic load and keeps what it read through a request's retries.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+
+use crate::config::Policy;
+use crate::upstream::balance::round_robin::Schedule;
+use crate::upstream::endpoint::Endpoint;
+
+/// The one pointer to the snapshot in force.
+pub type Published = Arc<ArcSwap<Snapshot>>;
+/// A worker's view of `Published`: reads cost one atomic load while nothing changed.
+pub type View = Cache<Published, Arc<Snapshot>>;
+
+/// The pools and routes in force.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts the snapshots of this process.
+    pub epoch: u64,
+    /// The pools; a `PoolId` is an index here.
+    pub pools: Vec<Pool>,
+}
+
+/// The index of a pool in the snapshot it was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolId(pub usize);
+
+/// A named set of endpoints that requests are spread over.
+#[derive(Debug)]
+pub struct Pool {
+    /// The name in metrics, the API and ids.
+    pub name: String,
+    /// All endpoints, eligible or not.
+    pub endpoints: Vec<Endpoint>,
+    /// How one is picked.
+    pub balance: Balance,
+}
+
+/// A policy with what it precomputes from the eligible endpoints.
+#[derive(Debug)]
+pub enum Balance {
+    /// In turn, in proportion to the weights.
+    RoundRobin(Schedule),
+}
+
+impl Pool {
+    /// A pool of these endpoints, with the policy's tables.
+    #[must_use]
+    pub fn new(name: &str, endpoints: Vec<Endpoint>, policy: Policy) -> Pool {
+        let balance = match policy {
+            Policy::RoundRobin => Balance::RoundRobin(Schedule::new(&weights_of(&endpoints))),
+        };
+        Pool { name: name.to_owned(), endpoints, balance }
+    }
+}
+
+impl Snapshot {
+    /// A snapshot with one pool named `default`.
+    #[must_use]
+    pub fn new(epoch: u64, endpoints: Vec<Endpoint>, policy: Policy) -> Snapshot {
+        Snapshot { epoch, pools: vec![Pool::new(DEFAULT_POOL, endpoints, policy)] }
+    }
+
+    /// Puts this snapshot into force as the first one.
+    #[must_use]
+    pub fn publish(self) -> Published {
+        Arc::new(ArcSwap::from_pointee(self))
+    }
+
+    /// The pool of this id.
+    #[must_use]
+    pub fn pool(&self, id: PoolId) -> Option<&Pool> {
+        self.pools.get(id.0)
+    }
+}
+
+/// The weight of each endpoint, 0 for one that may take no request.
+fn weights_of(endpoints: &[Endpoint]) -> Vec<u16> {
+    endpoints
+        .iter()
+        .map(|endpoint| if endpoint.is_eligible() { endpoint.weight } else { 0 })
+        .collect()
+}
+
+/// The pool that flags fill.
+pub const DEFAULT_POOL: &str = "default";
