@@ -78,6 +78,8 @@ pub enum Cause {
     RequestCodingInHttp10,
     /// A transfer coding other than chunked (RFC 9112 §6.1).
     RequestCodingUnknown,
+    /// `Connection` names a header that the message cannot do without (RFC 9110 §7.6.1).
+    RequestConnection,
     /// A version other than 1.0 and 1.1 (RFC 9110 §15.6.6).
     RequestVersion,
     /// CONNECT, which is off.
@@ -124,7 +126,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Cause; 36] = [
+    pub const ALL: [Cause; 37] = [
         Cause::RequestSyntax,
         Cause::RequestBareLineEnd,
         Cause::RequestMethod,
@@ -140,6 +142,7 @@ impl Cause {
         Cause::RequestCodingInvalid,
         Cause::RequestCodingInHttp10,
         Cause::RequestCodingUnknown,
+        Cause::RequestConnection,
         Cause::RequestVersion,
         Cause::ConnectOff,
         Cause::RequestHeadTooLarge,
@@ -209,6 +212,9 @@ impl Cause {
             }
             C::RequestCodingUnknown => {
                 refuse(501, "request-coding-unknown", "only the chunked transfer coding is known")
+            }
+            C::RequestConnection => {
+                refuse(400, "request-connection", "Connection names a header of the message itself")
             }
             C::RequestVersion => {
                 refuse(505, "request-version", "only HTTP/1.0 and HTTP/1.1 are served")

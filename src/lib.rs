@@ -5,5 +5,6 @@ pub mod control;
 pub mod demo;
 pub mod error;
 pub mod health;
+pub mod http1;
 pub mod metrics;
 pub mod upstream;
