@@ -172,6 +172,12 @@ impl Cause {
         self.verdict().name
     }
 
+    /// Whether a backend, or the want of one, is at fault.
+    #[must_use]
+    pub fn is_backends(self) -> bool {
+        self as u8 >= Cause::NoEndpoint as u8
+    }
+
     /// The row of this cause in the table of corelane's own answers.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one table, a row a cause")]
