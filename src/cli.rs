@@ -3,9 +3,11 @@
 //! Precedence is flag, then environment. What cannot work is refused here, in one line, before
 //! any socket opens.
 
+mod read;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,10 +15,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{
     BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DriverChoice, Faults,
-    HEADERS_LIMIT, HeadLimits, HealthConfig, ListenerConfig, Policy, WEIGHT_MAX, WORKERS_MAX,
-    WorkersConfig,
+    HEADERS_LIMIT, HeadLimits, HealthConfig, ListenerConfig, Policy, WORKERS_MAX, WorkersConfig,
 };
 use crate::error::StartError;
+use read::{duration, parse_backend, parse_cores, parse_fault};
 
 /// A thread-per-core HTTP load balancer.
 ///
@@ -402,83 +404,6 @@ fn cores_of(
     Ok(cores.into_iter().take(count).collect())
 }
 
-/// The cores that a list like `0-3,6` names.
-fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
-    let number = |text: &str| {
-        let number = text.parse().ok().filter(|number| *number < CORES_MAX);
-        number.ok_or_else(|| format!("{list:?} is no list like 0-3,6"))
-    };
-    let mut cores = Vec::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        for core in number(first)?..=number(last)? {
-            if cores.contains(&core) {
-                return Err(format!("{list:?} names core {core} twice"));
-            }
-            cores.push(core);
-        }
-    }
-    if cores.is_empty() { Err(format!("{list:?} names no core")) } else { Ok(cores) }
-}
-
-/// Reads `http://HOST:PORT[,weight=N]`.
-fn parse_backend(text: &str) -> Result<BackendConfig, String> {
-    let mut parts = text.split(',');
-    let url = parts.next().unwrap_or_default();
-    if url.starts_with("https://") || url.starts_with("unix:") {
-        return Err("https:// and unix: backends are not supported yet; use http://".to_owned());
-    }
-    let authority = url.strip_prefix("http://").ok_or("it does not begin with http://")?;
-    let authority = authority.strip_suffix('/').unwrap_or(authority);
-    let (host, port) = authority.rsplit_once(':').ok_or("the port is missing: http://HOST:PORT")?;
-    let port = port.parse().ok().filter(|port| *port != 0).ok_or("the port is not 1 to 65535")?;
-    let host = match host.strip_prefix('[') {
-        Some(literal) => literal.strip_suffix(']').filter(|literal| literal.contains(':')),
-        None => Some(host).filter(|host| !host.contains(':')),
-    };
-    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
-    let host = host
-        .filter(|host| !host.is_empty() && host.bytes().all(is_host_byte))
-        .ok_or("the host is no name, IPv4 address or [IPv6 address]")?;
-    let mut weight = NonZeroU16::MIN;
-    for option in parts {
-        let value = option
-            .strip_prefix("weight=")
-            .ok_or_else(|| format!("{option:?} is no option of a backend; there is weight=N"))?;
-        let number = value.parse::<NonZeroU16>().ok().filter(|weight| weight.get() <= WEIGHT_MAX);
-        weight = number.ok_or_else(|| format!("the weight is not 1 to {WEIGHT_MAX}"))?;
-    }
-    Ok(BackendConfig { host: host.to_ascii_lowercase(), port, weight })
-}
-
-/// Reads a fault for tests.
-fn parse_fault(text: &str) -> Result<Faults, String> {
-    let (name, number) = text.split_once('=').ok_or("it is no NAME=N")?;
-    let number: NonZeroUsize = number.parse().map_err(|_no| "it is no NAME=N".to_owned())?;
-    match name {
-        "panic-connection" => Ok(Faults { panic_connection: Some(number), panic_worker: None }),
-        "panic-worker" => Ok(Faults { panic_connection: None, panic_worker: Some(number) }),
-        _ => Err("there is panic-connection=N and panic-worker=N".to_owned()),
-    }
-}
-
-/// A reader of durations within limits, both in milliseconds.
-fn duration(
-    min_ms: u64,
-    max_ms: u64,
-) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
-    move |text| {
-        let (min, max) = (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
-        let duration = humantime::parse_duration(text)
-            .map_err(|error| format!("{error}; durations are written as 250ms, 5s, 1m"))?;
-        if (min..=max).contains(&duration) {
-            return Ok(duration);
-        }
-        let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-        Err(format!("it is not {min} to {max}"))
-    }
-}
-
 fn usage(reason: String) -> StartError {
     StartError::Usage(reason)
 }
@@ -491,78 +416,6 @@ fn at_least_one(number: u32) -> NonZeroU32 {
 /// An hour and a day, in milliseconds.
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
-/// Core numbers are below this.
-const CORES_MAX: usize = 4096;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config_of(flags: &str) -> Result<Config, String> {
-        let flags = format!("corelane --listen 127.0.0.1:0 --backend http://a:1 {flags}");
-        let cli =
-            Cli::try_parse_from(flags.split_whitespace()).map_err(|error| error.to_string())?;
-        cli.proxy.into_config(&[0, 1, 5], 2).map_err(|error| error.to_string())
-    }
-
-    fn check_refused(flags: &str, reason: &str) {
-        let error = config_of(flags).map(|_| ()).unwrap_err();
-        assert!(error.contains(reason), "{flags}: {error}");
-    }
-
-    #[test]
-    fn workers_run_on_the_allowed_cores() {
-        let cores = |flags| config_of(flags).unwrap().workers.cores;
-        assert_eq!(cores(""), [0, 1]);
-        assert_eq!(cores("--workers 3"), [0, 1, 5]);
-        assert_eq!(cores("--cores 5,0-1"), [5, 0, 1]);
-        assert_eq!(cores("--cores 5,0-1 --workers 2"), [5, 0]);
-        check_refused("--workers 4", "more than the 3 cores");
-        check_refused("--cores 2", "core 2 is not among");
-        check_refused("--cores 0,0", "twice");
-        check_refused("--cores 1-", "no list");
-        check_refused("--cores 3-1", "names no core");
-    }
-
-    #[test]
-    fn impossible_combinations_are_refused() {
-        check_refused("--health-timeout 3s", "--health-timeout is longer");
-        check_refused("--health-path health", "is no path");
-        check_refused("--backend http://a:1", "given twice");
-        check_refused("--headers-max 257", "257");
-        check_refused("--health-interval 0s", "it is not 10ms to 1h");
-        check_refused("--health-interval 5", "durations are written as");
-    }
-
-    #[test]
-    fn backends_are_read_with_their_options() {
-        let read = |text: &str| {
-            parse_backend(text).map(|backend| (backend.authority(), backend.weight.get()))
-        };
-        assert_eq!(read("http://Web.local:80"), Ok(("web.local:80".to_owned(), 1)));
-        assert_eq!(read("http://[::1]:80/,weight=256"), Ok(("[::1]:80".to_owned(), 256)));
-        for text in [
-            "https://a:1",
-            "unix:/s",
-            "a:1",
-            "http://a",
-            "http://a:0",
-            "http://a:99999",
-            "http://::1:80",
-            "http://[a]:80",
-            "http://:80",
-            "http://a b:80",
-            "http://a:1/path",
-            "http://a:1,weight=0",
-            "http://a:1,weight=257",
-            "http://a:1,wait=1",
-        ] {
-            assert!(read(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_command_line_is_sound() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
-    }
-}
+mod tests;

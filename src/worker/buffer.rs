@@ -207,6 +207,39 @@ fn give(store: &RefCell<Vec<Buffer>>, mut buffer: Buffer, capacity: usize, store
     }
 }
 
+/// Puts a large buffer in the place of a small one while a long body passes.
+#[derive(Debug)]
+pub struct LargeBuffer<'w> {
+    buffers: &'w Buffers,
+    small: Option<Buffer>,
+}
+
+impl<'w> LargeBuffer<'w> {
+    /// For one body; nothing is exchanged yet.
+    #[must_use]
+    pub fn new(buffers: &'w Buffers) -> LargeBuffer<'w> {
+        LargeBuffer { buffers, small: None }
+    }
+
+    /// The buffer to read into: exchanged when it is empty and much is still to come.
+    pub fn replace<'b>(&mut self, buffer: &'b mut Buffer, bytes_left: u64) -> &'b mut Buffer {
+        if self.small.is_none() && buffer.is_empty() && bytes_left > LARGE_BODY_BYTES {
+            let large = self.buffers.take_body();
+            self.small = Some(std::mem::replace(buffer, large));
+        }
+        buffer
+    }
+
+    /// Puts the small buffer back once the large one is empty.
+    pub fn restore(self, buffer: &mut Buffer) {
+        if let Some(small) = self.small
+            && buffer.is_empty()
+        {
+            self.buffers.give_body(std::mem::replace(buffer, small));
+        }
+    }
+}
+
 /// The size of a buffer for a client's heads; a larger head makes it grow to `--head-bytes-max`.
 pub const HEAD_BYTES: usize = 8 * 1024;
 /// The size of a buffer for what comes from a backend.
@@ -215,6 +248,8 @@ pub const BACKEND_BYTES: usize = 16 * 1024;
 pub const BODY_BYTES: usize = 256 * 1024;
 /// The largest buffer for outgoing heads that is stored.
 const SCRATCH_OUT_BYTES_MAX: usize = 64 * 1024;
+/// From how many bytes still to come a body is moved through a large buffer.
+const LARGE_BODY_BYTES: u64 = 64 * 1024;
 /// How many buffers of a kind a worker stores: up to 8 MiB and 24 MiB of the small kinds,
 const STORED_MAX: usize = 1024;
 /// and 4 MiB of the large one.

@@ -3,48 +3,21 @@
 //! Decides when a connection is idle, when a head is late, and how a connection is closed so that
 //! the client reads the last answer. Called by `listener` for each accepted connection.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::error::Cause;
-use crate::http1::forward::Provenance;
-use crate::worker::Worker;
+use crate::http1::Version;
+use crate::http1::forward::ClientSide;
+use crate::worker::answer;
 use crate::worker::buffer::Buffer;
 use crate::worker::deadline::Wait;
-use crate::worker::exchange::{self, After, Request};
+use crate::worker::exchange;
+use crate::worker::peer::Peer;
+use crate::worker::progress::{After, CLOSING_POLL, End, LINGER_BYTES_MAX, LINGER_TIME};
+use crate::worker::request::{self, Request};
+use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
-
-/// Who a client is; nothing else asks a socket for an address.
-#[derive(Debug)]
-pub struct Peer {
-    /// The client's address.
-    pub addr: SocketAddr,
-    /// The listener's index in the config.
-    pub listener: usize,
-    /// What backends are told about the client.
-    pub provenance: Provenance,
-}
-
-impl Peer {
-    /// A client at `addr` that connected to `local`, an address of the listener with this index.
-    #[must_use]
-    pub fn new(addr: SocketAddr, local: SocketAddr, listener: usize) -> Peer {
-        Peer { addr, listener, provenance: Provenance::new(addr.ip(), local) }
-    }
-}
-
-/// How a connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// At once: the client has closed, or has got all there is.
-    Close,
-    /// The sending side first; then what the client still sends is read and dropped for a while,
-    /// since closing with unread bytes resets the connection and can destroy the last answer.
-    Linger,
-    /// With a reset: the answer is cut and could be taken for complete.
-    Reset,
-}
 
 /// Serves a client until its connection ends; `prefix` holds what was read of it before, and
 /// `number` counts the worker's connections.
@@ -96,7 +69,7 @@ async fn receive(
         // A head ends with a line: bytes without a line's end need no second look.
         let is_full = buffer.unread().len() >= worker.config.head.bytes_max;
         if is_new_line || is_full {
-            match exchange::read_request(worker, peer, buffer) {
+            match request::read(worker, peer, buffer) {
                 Ok(Some(request)) => {
                     client.deadline.disarm(Wait::Read);
                     client.deadline.set_idle(false);
@@ -150,13 +123,13 @@ async fn receive(
 /// Answers a request that is not forwarded, and ends its connection.
 async fn refuse(worker: &Worker, client: &mut Stream, peer: &Peer, cause: Cause) -> End {
     worker.note(cause, &peer.addr);
+    let closing = ClientSide { version: Version::Http11, keep_alive: false };
+    let ends = (&client.deadline, &mut client.sender);
     let mut scratch = worker.buffers.take_scratch();
-    let limits = &worker.config.client;
-    let answered =
-        exchange::refuse(cause, limits, &client.deadline, &mut client.sender, &mut scratch.out);
-    let is_answered = answered.await;
+    let out = &mut scratch.out;
+    let is_sent = answer::send(cause, closing, false, &worker.config.client, ends, out).await;
     worker.buffers.give_scratch(scratch);
-    if is_answered { End::Linger } else { End::Close }
+    if is_sent { End::Linger } else { End::Close }
 }
 
 /// Ends the sending side, then reads and drops what the client still sends, up to a limit.
@@ -178,11 +151,5 @@ async fn linger(client: &mut Stream, buffer: &mut Buffer) {
     }
 }
 
-/// How long a client may still send after its last answer.
-pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How long an idle client that is closed has to see the end, and to stop sending.
 const CLOSING_PAUSE: Duration = Duration::from_millis(500);
-/// How often a read is tried again after reads were ended.
-pub const CLOSING_POLL: Duration = Duration::from_millis(5);
-/// How many bytes are read and dropped after the last answer.
-pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -10,9 +10,8 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::sys::{self, Pending, Side};
+use crate::sys::{self, Pending, Side, shutdown};
 use crate::worker::event::Event;
-use crate::worker::stream::shutdown;
 
 /// Whose end of the connection the peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,14 +3,10 @@
 //! One task per listening socket: monoio 0.2.4 loses a connection whose accept is cancelled. A
 //! panic in a connection's task ends that connection alone.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::AsRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use monoio::net::{TcpListener, TcpStream};
@@ -18,10 +14,13 @@ use monoio::net::{TcpListener, TcpStream};
 use crate::error::Cause;
 use crate::metrics::Counter;
 use crate::sys::{self, Side};
-use crate::worker::connection::{self, Peer};
+use crate::worker::connection;
 use crate::worker::deadline::Role;
+use crate::worker::driver;
+use crate::worker::panic::contained;
+use crate::worker::peer::Peer;
+use crate::worker::state::Worker;
 use crate::worker::stream::{self, Stream};
-use crate::worker::{Worker, driver, message_of};
 
 /// Makes a listening socket this worker's own.
 ///
@@ -73,7 +72,7 @@ pub async fn close(socket: Rc<TcpListener>) {
     while sys::is_readable(socket.as_raw_fd()) {
         monoio::time::sleep(DRAIN_POLL).await;
     }
-    stream::shutdown(socket.as_raw_fd(), Side::Both);
+    sys::shutdown(socket.as_raw_fd(), Side::Both);
 }
 
 /// Starts the task of a new connection.
@@ -103,17 +102,6 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usiz
         }
         drop(admission);
     });
-}
-
-/// Runs a future to its end or its panic, whose message is returned.
-async fn contained(future: impl Future<Output = ()>) -> Result<(), String> {
-    let mut future = pin!(future);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-        Err(panic) => Poll::Ready(Err(message_of(panic.as_ref()))),
-    })
-    .await
 }
 
 /// Whether accepting failed for want of descriptors or memory, which others may give back.

@@ -4,20 +4,26 @@
 //! Nothing here waits for another thread. What a worker shares it reads with one atomic load (the
 //! snapshot) or writes alone (its lane of counters); what reaches it comes through its mailbox.
 
+pub mod answer;
 pub mod buffer;
 pub mod causes;
 pub mod connection;
 pub mod deadline;
+pub mod download;
 pub mod driver;
 pub mod event;
 pub mod exchange;
 pub mod listener;
 pub mod mailbox;
+pub mod panic;
+pub mod peer;
+pub mod progress;
 pub mod relay;
+pub mod request;
+pub mod state;
 pub mod stream;
+pub mod upload;
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -25,19 +31,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::error::{Cause, StartError};
-use crate::metrics::{Counter, Lane, Lanes};
+use crate::error::StartError;
+use crate::metrics::{Counter, Lanes};
 use crate::sys::Pending;
-use crate::upstream::balance::{self, Cursor};
-use crate::upstream::endpoint::{Address, Slot};
-use crate::upstream::pool::IdlePool;
-use crate::upstream::snapshot::{PoolId, Published, Snapshot, View};
-use buffer::Buffers;
-use causes::CauseLog;
+use crate::upstream::snapshot::Published;
 use deadline::Deadlines;
 use driver::Runtime;
-use event::Event;
 use mailbox::{Inbox, Message};
+use panic::message_of;
+use state::Worker;
 use stream::Stream;
 
 /// What a worker's thread is started with.
@@ -67,33 +69,6 @@ pub enum Ended {
     /// Something outside a connection panicked: its connections are shut down, and another thread
     /// may take its lane over.
     Panicked(String),
-}
-
-/// A worker's state, shared by its tasks; never by threads.
-#[derive(Debug)]
-pub struct Worker {
-    /// The process's configuration.
-    pub config: Arc<Config>,
-    /// When its connections are overdue.
-    pub deadlines: Rc<Deadlines>,
-    /// The unused connections to backends.
-    pub idle: RefCell<IdlePool<Stream>>,
-    /// The unused buffers.
-    pub buffers: Buffers,
-    id: usize,
-    lanes: Lanes,
-    view: RefCell<View>,
-    snapshot: RefCell<Rc<Arc<Snapshot>>>,
-    cursors: RefCell<Vec<Cursor>>,
-    causes: CauseLog,
-    accepted: Cell<usize>,
-    clients: Cell<usize>,
-    /// The listening sockets, until a drain closes them.
-    listeners: RefCell<Vec<Rc<monoio::net::TcpListener>>>,
-    /// How many of them still accept.
-    listening: Cell<usize>,
-    draining: Cell<bool>,
-    ended: Event,
 }
 
 /// Runs a worker on this thread until it is told to end; `on_start` gets the driver's name once
@@ -133,26 +108,42 @@ async fn serve(
     on_start: impl FnOnce(&'static str),
 ) -> Result<(), StartError> {
     let Seat { id, core: _, config, lanes, published, listeners, inbox } = seat;
-    let worker = Rc::new(Worker::new(id, config, lanes, published, deadlines, listeners.len()));
+    let worker = Rc::new(Worker::new(id, config, lanes, published, deadlines));
     for (index, socket) in listeners.into_iter().enumerate() {
         let socket = listener::adopt(socket)
             .map_err(|error| StartError::Resource("a listening socket for a worker", error))?;
         let socket = Rc::new(socket);
-        worker.listeners.borrow_mut().push(socket.clone());
+        worker.add_listener(socket.clone());
         monoio::spawn(listener::accept(worker.clone(), socket, index));
     }
     monoio::spawn(sweep(worker.clone()));
     let told = worker.clone();
     monoio::spawn(async move {
-        if let Err(error) = inbox.receive(|message| told.obey(message)).await {
-            tracing::error!(%error, worker = told.id, "a worker lost its mailbox and ends");
-            told.obey(Message::Stop);
+        if let Err(error) = inbox.receive(|message| obey(&told, message)).await {
+            tracing::error!(%error, "a worker lost its mailbox and ends");
+            obey(&told, Message::Stop);
         }
     });
     on_start(driver);
-    worker.ended.wait().await;
-    worker.causes.flush();
+    worker.ended().await;
+    worker.flush_log();
     Ok(())
+}
+
+/// Does what a message says; whether more messages are read.
+fn obey(worker: &Worker, message: Message) -> bool {
+    match message {
+        Message::Drain => {
+            for socket in worker.begin_drain() {
+                monoio::spawn(listener::close(socket));
+            }
+            true
+        }
+        Message::Stop => {
+            worker.stop();
+            false
+        }
+    }
 }
 
 /// Walks the deadlines and the pool again and again.
@@ -169,7 +160,7 @@ async fn sweep(worker: Rc<Worker>) {
             tidied = now;
             let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
             worker.idle.borrow_mut().sweep(now, is_alive);
-            worker.causes.flush();
+            worker.flush_log();
         }
     }
 }
@@ -188,173 +179,6 @@ fn tick_of(config: &Config) -> Duration {
     .into_iter()
     .min();
     (shortest.unwrap_or(TICK_MAX) / 4).clamp(TICK_MIN, TICK_MAX)
-}
-
-impl Worker {
-    fn new(
-        id: usize,
-        config: Arc<Config>,
-        lanes: Lanes,
-        published: Published,
-        deadlines: Rc<Deadlines>,
-        listening: usize,
-    ) -> Worker {
-        let mut view = View::new(published);
-        let snapshot = Rc::new(view.load().clone());
-        let backend = &config.backend;
-        let idle = IdlePool::new(backend.idle_per_endpoint_max, backend.idle_timeout);
-        Worker {
-            idle: RefCell::new(idle),
-            config,
-            deadlines,
-            buffers: Buffers::default(),
-            id,
-            lanes,
-            view: RefCell::new(view),
-            snapshot: RefCell::new(snapshot),
-            cursors: RefCell::default(),
-            causes: CauseLog::new(Instant::now()),
-            accepted: Cell::new(0),
-            clients: Cell::new(0),
-            listeners: RefCell::default(),
-            listening: Cell::new(listening),
-            draining: Cell::new(false),
-            ended: Event::default(),
-        }
-    }
-
-    /// This worker's counters.
-    #[must_use]
-    pub fn lane(&self) -> &Lane {
-        self.lanes.lane(self.id)
-    }
-
-    /// The snapshot in force; what is read from it holds for the whole request.
-    #[must_use]
-    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
-        let mut view = self.view.borrow_mut();
-        let latest = view.load();
-        let mut current = self.snapshot.borrow_mut();
-        if !Arc::ptr_eq(latest, &current) {
-            *current = Rc::new(latest.clone());
-        }
-        current.clone()
-    }
-
-    /// The endpoint for the next attempt of a request, and never one of `tried`.
-    #[must_use]
-    pub fn pick(
-        &self,
-        snapshot: &Snapshot,
-        pool: PoolId,
-        tried: &[Slot],
-    ) -> Option<(Slot, Address)> {
-        let mut cursors = self.cursors.borrow_mut();
-        while cursors.len() <= pool.0 {
-            cursors.push(Cursor::new(self.id));
-        }
-        let endpoint = balance::pick(snapshot.pool(pool)?, cursors.get_mut(pool.0)?, tried)?;
-        Some((endpoint.slot, endpoint.address?))
-    }
-
-    /// Counts and logs what ended a request or a connection.
-    pub fn note(&self, cause: Cause, peer: &impl std::fmt::Display) {
-        self.lane().add_cause(cause);
-        self.causes.note(cause, peer);
-    }
-
-    /// Whether this worker completes what is under way and takes nothing new.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.get()
-    }
-
-    /// Does what a message says; whether more messages are read.
-    fn obey(self: &Rc<Worker>, message: Message) -> bool {
-        match message {
-            Message::Drain => {
-                if !self.draining.replace(true) {
-                    for socket in self.listeners.take() {
-                        monoio::spawn(listener::close(socket));
-                    }
-                    self.deadlines.close_idle();
-                    self.end_if_drained();
-                }
-                true
-            }
-            Message::Stop => {
-                self.deadlines.abort_all();
-                self.ended.notify();
-                false
-            }
-        }
-    }
-
-    /// Counts a connection in, until the guard is dropped.
-    fn admit(self: &Rc<Worker>) -> Admission {
-        self.clients.set(self.clients.get() + 1);
-        self.accepted.set(self.accepted.get() + 1);
-        self.lane().add(Counter::Accepted);
-        self.lane().add(Counter::ClientsOpen);
-        Admission { worker: self.clone(), number: self.accepted.get() }
-    }
-
-    fn listener_ended(&self) {
-        self.listening.set(self.listening.get() - 1);
-        self.end_if_drained();
-    }
-
-    fn end_if_drained(&self) {
-        if self.draining.get() && self.listening.get() == 0 && self.clients.get() == 0 {
-            self.ended.notify();
-        }
-    }
-}
-
-/// An open client connection, counted until this is dropped.
-#[derive(Debug)]
-pub struct Admission {
-    worker: Rc<Worker>,
-    /// Counts the connections of this worker from one.
-    pub number: usize,
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.worker.clients.set(self.worker.clients.get() - 1);
-        self.worker.lane().subtract(Counter::ClientsOpen);
-        self.worker.end_if_drained();
-    }
-}
-
-/// A request in flight on an endpoint, counted until this is dropped.
-#[derive(Debug)]
-pub struct InFlight<'w> {
-    worker: &'w Worker,
-    slot: Slot,
-}
-
-impl<'w> InFlight<'w> {
-    /// Counts a request in.
-    #[must_use]
-    pub fn new(worker: &'w Worker, slot: Slot) -> InFlight<'w> {
-        worker.lane().begin(slot.number);
-        InFlight { worker, slot }
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.worker.lane().end(self.slot.number);
-    }
-}
-
-/// What a panic said.
-#[must_use]
-pub fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }
 
 /// How often dead pooled connections are closed and kept log lines written.

@@ -59,12 +59,12 @@ impl Stream {
 
     /// Tells the peer that nothing more comes; it can still be read.
     pub fn finish(&self) {
-        shutdown(self.fd(), Side::Write);
+        sys::shutdown(self.fd(), Side::Write);
     }
 
     /// Ends waiting reads and writes.
     pub fn abort(&self) {
-        shutdown(self.fd(), Side::Both);
+        sys::shutdown(self.fd(), Side::Both);
     }
 
     /// Closes the connection.
@@ -90,13 +90,6 @@ impl Stream {
 
     fn fd(&self) -> RawFd {
         self.deadline.fd()
-    }
-}
-
-/// Shuts a socket down that the caller keeps open.
-pub fn shutdown(fd: RawFd, side: Side) {
-    if let Err(error) = sys::shutdown(fd, side) {
-        tracing::error!(%error, fd, "a socket cannot be shut down");
     }
 }
 
