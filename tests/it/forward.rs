@@ -33,16 +33,6 @@ fn connections_are_kept_on_both_sides() {
 }
 
 #[test]
-fn a_kept_upstream_connection_serves_the_next_client() {
-    let upstream = Upstream::naming_targets();
-    let (proxy, mut client) = in_front_of(&upstream);
-    client.get("/1").expect(200);
-    drop(client);
-    proxy.client().get("/2").expect(200);
-    assert_eq!(upstream.raw().len(), 1);
-}
-
-#[test]
 fn pipelined_requests_are_answered_in_order_with_a_head_in_between() {
     let upstream = Upstream::naming_targets();
     let (_proxy, mut client) = in_front_of(&upstream);
@@ -268,25 +258,6 @@ fn a_backend_that_closes_after_each_answer_does_not_close_the_client() {
         assert_eq!((response.text().as_str(), response.get("connection")), (target, None));
     }
     assert_eq!(upstream.raw().len(), 3);
-}
-
-#[test]
-fn an_idle_upstream_connection_that_was_closed_is_not_used() {
-    let upstream = Upstream::scripted(|served| {
-        if served.request().is_some() {
-            served.write(&ok("once", false));
-        }
-    });
-    let (_proxy, mut client) = in_front_of(&upstream);
-    for count in 1..=20 {
-        // No retry can hide behind a POST.
-        let response =
-            client.request("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx").expect(200);
-        assert_eq!((response.text().as_str(), upstream.request_count()), ("once", count));
-        wait_until("the upstream has closed", Duration::from_secs(5), || {
-            upstream.open_connections() == 0
-        });
-    }
 }
 
 #[test]

@@ -130,13 +130,49 @@ fn new_clients_are_served_while_ten_thousand_old_ones_expire() {
         }
     }
     for mut client in old {
-        while client.fate(Duration::from_millis(100)) == Fate::Open {
+        let mut fate = client.fate(Duration::from_millis(100));
+        while fate == Fate::Open {
             serve_new_one();
             served += 1;
+            fate = client.fate(Duration::from_millis(100));
         }
-        client.expect_close();
+        assert_eq!(fate, Fate::CleanClose);
     }
     assert!(served > 100, "{served}");
+}
+
+#[test]
+fn without_file_descriptors_it_waits_and_does_not_spin() {
+    let upstream = Upstream::naming_targets();
+    let mut proxy = Flags::to(&[&upstream]).with("--workers", "1").start();
+    proxy.client().get("/warm").expect(200);
+    let lines = proxy.log().lines().count();
+    proxy.limit_open_files(proxy.open_files() + 8);
+    let mut clients: Vec<_> = (0..40).map(|_| proxy.client()).collect();
+    let last = clients.last_mut().unwrap();
+    last.send("GET /last HTTP/1.1\r\nHost: t\r\n\r\n");
+    let before = proxy.processor_time();
+    assert_eq!(last.fate(Duration::from_secs(1)), Fate::Open, "it cannot have been accepted");
+    let spent = proxy.processor_time() - before;
+    assert!(spent < Duration::from_millis(300), "{spent:?} in a second of waiting");
+    assert!(proxy.log().lines().count() - lines <= 5, "{}", proxy.log());
+    proxy.limit_open_files(1000);
+    assert_eq!(clients.last_mut().unwrap().read_response("GET").expect(200).text(), "/last");
+    drop(clients);
+    proxy.drain();
+}
+
+#[test]
+fn at_rest_it_uses_next_to_no_processor_time() {
+    let upstream = Upstream::naming_targets();
+    let flags = Flags::to(&[&upstream]).with("--workers", "2").with("--health-interval", "1s");
+    let proxy = flags.start();
+    let mut idle: Vec<_> = (0..50).map(|_| proxy.client()).collect();
+    idle.iter_mut().for_each(|client| drop(client.get("/").expect(200)));
+    let before = proxy.processor_time();
+    assert_eq!(idle[0].fate(Duration::from_secs(2)), Fate::Open);
+    let spent = proxy.processor_time() - before;
+    assert!(spent < Duration::from_millis(100), "{spent:?} in two seconds");
 }
 
 /// A pipe that is full already and that nobody reads: the first byte of log would block its writer.

@@ -29,6 +29,7 @@ const server = http.createServer((request, response) => {
   } else {
     const [, framing, length] = request.url.split("/");
     if (framing === "length") response.setHeader("Content-Length", length);
+    else response.setHeader("Transfer-Encoding", "chunked");
     send(response, Number(length));
   }
 });
