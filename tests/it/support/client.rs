@@ -38,7 +38,6 @@ pub enum Fate {
 }
 
 /// One answer, whole or as far as it came.
-#[derive(Debug)]
 pub struct Response {
     /// The 1xx answers before the final one.
     pub interim: Vec<Head>,
@@ -48,6 +47,13 @@ pub struct Response {
     pub body: Vec<u8>,
     pub trailers: Head,
     pub ended: Ended,
+}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = self.body[..self.body.len().min(200)].escape_ascii();
+        write!(f, "{:?}, interim {:?}, head {:?}, body {body}", self.ended, self.interim, self.head)
+    }
 }
 
 impl Response {

@@ -28,11 +28,17 @@ pub enum Framing {
 }
 
 /// A start line and its headers, in the order in which they came.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Head {
     pub raw: Vec<u8>,
     pub start: String,
     pub headers: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.raw.escape_ascii())
+    }
 }
 
 impl Head {
