@@ -202,7 +202,7 @@ fn no_client_sees_it_when_one_of_three_backends_is_killed_and_restarted_under_lo
     wait_until("the load runs", SOON, || load.answered() > 1000);
 
     servers[1].kill();
-    let took = wait_until("the killed one is out", SOON, || proxy.log().contains("down"));
+    let took = wait_until("the killed one is out", SOON, || proxy.log().contains("backend is down"));
     assert!(took < bound(3) + NOISE, "{took:?}");
     assert_eq!(demo_backends_behind(&proxy), set(&["alpha", "gamma"]));
     let answered = load.answered();
