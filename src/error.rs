@@ -4,8 +4,11 @@
 //! says what the client is answered, whether its connection lives on, and whether another
 //! endpoint may be tried. `StartError` is what stops the process before it serves.
 
+mod start;
+
 use std::fmt;
-use std::net::SocketAddr;
+
+pub use start::{EXIT_SYSTEM, EXIT_USAGE, StartError};
 
 /// Whether another endpoint may be tried after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +173,12 @@ impl Cause {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.verdict().name
+    }
+
+    /// Whether a backend, or the want of one, is at fault.
+    #[must_use]
+    pub fn is_backends(self) -> bool {
+        self as u8 >= Cause::NoEndpoint as u8
     }
 
     /// The row of this cause in the table of corelane's own answers.
@@ -355,85 +364,6 @@ fn cut(name: &'static str, message: &'static str) -> Verdict {
         message,
     }
 }
-
-/// What stops the process before it serves. Each message names the operator's next step.
-#[derive(Debug)]
-pub enum StartError {
-    /// The flags are impossible together; exit code 64.
-    Usage(String),
-    /// A listening address is taken.
-    AddressInUse(SocketAddr),
-    /// A listening socket could not be made.
-    Listen(SocketAddr, std::io::Error),
-    /// A worker found no driver that works.
-    Driver(String),
-    /// A worker could not be pinned to its core.
-    Pin(usize),
-    /// A file that the flags name could not be written.
-    File(String, std::io::Error),
-    /// A thread, a pipe or another resource of the process could not be had.
-    Resource(&'static str, std::io::Error),
-}
-
-impl StartError {
-    /// The exit code: 64 (`EX_USAGE`) for flags, 71 (`EX_OSERR`) for the system.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            StartError::Usage(_) => EXIT_USAGE,
-            _ => EXIT_SYSTEM,
-        }
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Usage(reason) => write!(f, "{reason}; see corelane --help"),
-            StartError::AddressInUse(addr) => write!(
-                f,
-                "{addr} is in use by another process: stop it, choose another --listen, \
-                 or share the port with --reuse-port-with-others"
-            ),
-            StartError::Listen(addr, error) => {
-                write!(
-                    f,
-                    "cannot listen on {addr}: {error}; check that the address is this machine's"
-                )
-            }
-            StartError::Driver(reason) => write!(f, "{reason}"),
-            StartError::Pin(core) => write!(
-                f,
-                "cannot pin a worker to core {core}: choose --cores among the allowed ones (taskset -p $$)"
-            ),
-            StartError::File(path, error) => {
-                write!(f, "cannot write {path}: {error}; check the directory and its rights")
-            }
-            StartError::Resource(what, error) => {
-                write!(f, "cannot get {what}: {error}; check ulimit -n and ulimit -u")
-            }
-        }
-    }
-}
-
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            StartError::Listen(_, error)
-            | StartError::File(_, error)
-            | StartError::Resource(_, error) => Some(error),
-            StartError::Usage(_)
-            | StartError::AddressInUse(_)
-            | StartError::Driver(_)
-            | StartError::Pin(_) => None,
-        }
-    }
-}
-
-/// `EX_USAGE` of sysexits.h: the command line is wrong.
-pub const EXIT_USAGE: u8 = 64;
-/// `EX_OSERR` of sysexits.h: the system refused something.
-pub const EXIT_SYSTEM: u8 = 71;
 
 #[cfg(test)]
 mod tests {

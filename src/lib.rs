@@ -1,5 +1,6 @@
 //! corelane: a thread-per-core HTTP load balancer for Linux.
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
@@ -7,4 +8,7 @@ pub mod error;
 pub mod health;
 pub mod http1;
 pub mod metrics;
+pub mod server;
+pub mod sys;
 pub mod upstream;
+pub mod worker;

@@ -1,1 +1,190 @@
-fn main() {}
+//! The `corelane` program: reads the command line, starts what it says, and exits with its code.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::thread::JoinHandle;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tokio::sync::oneshot;
+use tracing_subscriber::filter::LevelFilter;
+
+use corelane::cli::{BackendArgs, Cli, Command, DemoArgs, LogFormat, ProxyArgs};
+use corelane::demo::{self, Backend, BackendConfig};
+use corelane::error::{EXIT_USAGE, StartError};
+use corelane::server::Server;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return tell_usage(&error),
+    };
+    let writer = start_log(cli.proxy.log());
+    let result = match cli.command {
+        Some(Command::Backend(args)) => run_backend(&args),
+        Some(Command::Demo(args)) => run_demo(&args),
+        None => run_proxy(cli.proxy),
+    };
+    let code = result.unwrap_or_else(|error| {
+        // Not through the log, which --log-level may have switched off.
+        say(&mut std::io::stderr(), &format!("corelane: {error}"));
+        error.exit_code()
+    });
+    // Writes the lines that are queued, if anybody reads them.
+    drop(writer);
+    ExitCode::from(code)
+}
+
+fn run_proxy(args: ProxyArgs) -> Result<u8, StartError> {
+    let server = bind(args)?;
+    server.stop_on_signals()?;
+    server.run()
+}
+
+fn bind(args: ProxyArgs) -> Result<Server, StartError> {
+    let mut allowed: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    allowed.sort_unstable();
+    // Counts the affinity mask and the cgroup's quota.
+    let parallelism = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    Server::bind(args.into_config(&allowed, parallelism)?)
+}
+
+/// Runs one demo backend until a signal comes.
+fn run_backend(args: &BackendArgs) -> Result<u8, StartError> {
+    let config = BackendConfig { listen: args.listen, name: args.name.clone() };
+    let (backend, thread) = start_backend(&config)?;
+    say(&mut std::io::stdout(), &format!("listening on {}", backend.addr));
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| StartError::Resource("the signals", error))?;
+    signals.forever().next();
+    drop(backend);
+    join(thread);
+    Ok(0)
+}
+
+/// Runs three demo backends and a load balancer in front of them until a signal comes.
+fn run_demo(args: &DemoArgs) -> Result<u8, StartError> {
+    let mut flags = vec!["corelane".to_owned(), "--listen".to_owned(), args.listen.to_string()];
+    flags.extend(["--workers".to_owned(), args.workers.to_string()]);
+    flags.extend(["--health-interval".to_owned(), "500ms".to_owned()]);
+    flags.extend(["--health-timeout".to_owned(), "400ms".to_owned()]);
+    let (mut backends, mut threads) = (Vec::new(), Vec::new());
+    for name in ["alpha", "beta", "gamma"] {
+        let listen = ([127, 0, 0, 1], 0).into();
+        let (backend, thread) = start_backend(&BackendConfig { listen, name: name.to_owned() })?;
+        flags.extend(["--backend".to_owned(), format!("http://{}", backend.addr)]);
+        backends.push((name, backend));
+        threads.push(thread);
+    }
+    let cli = Cli::try_parse_from(flags).map_err(|error| StartError::Usage(error.to_string()))?;
+    let server = bind(cli.proxy)?;
+    server.stop_on_signals()?;
+    say(&mut std::io::stdout(), &invitation(&server, &backends));
+    let code = server.run();
+    drop(backends);
+    threads.into_iter().for_each(join);
+    code
+}
+
+/// A demo backend that runs until this is dropped.
+struct Running {
+    addr: std::net::SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+fn start_backend(config: &BackendConfig) -> Result<(Running, JoinHandle<()>), StartError> {
+    let backend =
+        Backend::bind(config).map_err(|error| StartError::Listen(config.listen, error))?;
+    let addr = backend.local_addr();
+    let (stop, stopped) = oneshot::channel();
+    let serve = move || {
+        if let Err(error) = demo::run(backend, stopped) {
+            tracing::error!(%error, "a demo backend has ended");
+        }
+    };
+    let builder = std::thread::Builder::new().name("demo-backend".to_owned());
+    let thread = builder.spawn(serve).map_err(|error| StartError::Resource("a thread", error))?;
+    Ok((Running { addr, _stop: stop }, thread))
+}
+
+/// What there is to try.
+fn invitation(server: &Server, backends: &[(&str, Running)]) -> String {
+    let front = server.addrs().first().map_or_else(String::new, ToString::to_string);
+    let mut text = format!("corelane listens on http://{front}, in front of");
+    for (name, backend) in backends {
+        text += &format!(" {name} ({})", backend.addr);
+    }
+    let sick = backends.first().map_or_else(String::new, |(_, backend)| backend.addr.to_string());
+    text += &format!(
+        "\n\nTry, in another terminal:\n\
+         \x20 curl http://{front}/                       goes round the three\n\
+         \x20 curl http://{front}/work?ms=50             50 ms of computation\n\
+         \x20 curl -d hello http://{front}/echo          the body back\n\
+         \x20 curl -X POST http://{sick}/health/fail     makes alpha sick: it gets no more requests\n\
+         \x20 curl -X POST http://{sick}/health/recover  and well again\n\
+         Ctrl-C ends it.\n"
+    );
+    text
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a demo backend panicked");
+    }
+}
+
+/// Prints what clap has to say: help and version to standard output, errors in one line.
+fn tell_usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        say(&mut std::io::stdout(), error.to_string().trim_end());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let reason: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.trim().is_empty() && !line.starts_with("Usage:"))
+        .map(str::trim)
+        .collect();
+    let reason = reason.join(" ");
+    let reason = reason.strip_prefix("error: ").unwrap_or(&reason);
+    say(&mut std::io::stderr(), &format!("corelane: {reason}; see corelane --help"));
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Lines that go to the log from now on: through a bounded queue that drops what one thread
+/// cannot write in time, so that nobody waits for a reader. The guard writes the rest.
+fn start_log(
+    (level, format): (LevelFilter, LogFormat),
+) -> tracing_appender::non_blocking::WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LOG_LINES_MAX)
+        .thread_name("corelane-log")
+        .finish(std::io::stderr());
+    let log = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    guard
+}
+
+/// Prints a line; whoever closed the other end does not want it.
+fn say(to: &mut dyn Write, line: &str) {
+    if let Err(error) = writeln!(to, "{line}").and_then(|()| to.flush()) {
+        tracing::debug!(%error, "nobody reads this output");
+    }
+}
+
+/// The most log lines that wait to be written.
+const LOG_LINES_MAX: usize = 8192;

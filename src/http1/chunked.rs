@@ -5,6 +5,7 @@
 //! (`Output::Data`). A byte that breaks the grammar ends the scan: what a lenient reader behind
 //! corelane might take for something else is never kept.
 
+use crate::error::Cause;
 use crate::http1::framing::Taken;
 use crate::http1::is_token_byte;
 
@@ -24,6 +25,17 @@ pub enum Fault {
     Chunk,
     /// The trailer section.
     Trailer,
+}
+
+impl Fault {
+    /// The cause where a request's body has this fault.
+    #[must_use]
+    pub fn in_request(self) -> Cause {
+        match self {
+            Fault::Chunk => Cause::RequestChunkInvalid,
+            Fault::Trailer => Cause::RequestTrailerInvalid,
+        }
+    }
 }
 
 /// A scanner of one chunked body.
@@ -216,9 +228,7 @@ impl Chunked {
     }
 
     fn is_name_forbidden(&self) -> bool {
-        self.name
-            .get(..self.name_bytes)
-            .is_some_and(|name| FORBIDDEN_TRAILERS.iter().any(|forbidden| *forbidden == name))
+        self.name.get(..self.name_bytes).is_some_and(|name| FORBIDDEN_TRAILERS.contains(&name))
     }
 }
 

@@ -31,6 +31,7 @@ impl Version {
 enum Known {
     Connection,
     ContentLength,
+    Expect,
     Forwarded,
     Host,
     KeepAlive,
@@ -51,6 +52,7 @@ impl Known {
         let (candidate, known) = match name.len() {
             2 => ("te", Known::Te),
             4 => ("host", Known::Host),
+            6 => ("expect", Known::Expect),
             7 => ("upgrade", Known::Upgrade),
             9 => ("forwarded", Known::Forwarded),
             10 if name.as_bytes()[0] | 0x20 == b'c' => ("connection", Known::Connection),

@@ -31,6 +31,8 @@ pub struct RequestHead<'h, 'b> {
     pub keep_alive: bool,
     /// Whether `Connection` names headers beyond the hop-by-hop ones.
     pub names_headers: bool,
+    /// Whether the client may wait for a 100 before it sends its body (RFC 9110 §10.1.1).
+    pub expects_continue: bool,
     /// The length of the head, with its empty line.
     pub bytes: usize,
 }
@@ -96,6 +98,7 @@ pub fn parse<'h, 'b>(
         framing: facts.framing(version)?,
         keep_alive: facts.connection.persists(version),
         names_headers: facts.connection.names_headers,
+        expects_continue: facts.expects_continue,
         headers: request.headers,
         bytes: head_bytes,
     }))
@@ -108,6 +111,7 @@ struct Facts<'b> {
     length: Option<u64>,
     coding: Option<Coding>,
     connection: ConnectionOptions,
+    expects_continue: bool,
 }
 
 impl<'b> Facts<'b> {
@@ -132,6 +136,9 @@ impl<'b> Facts<'b> {
                     });
                 }
                 Some(Known::Connection) => facts.connection.read(header.value),
+                Some(Known::Expect) => {
+                    facts.expects_continue |= header.value.eq_ignore_ascii_case(b"100-continue");
+                }
                 _ => {}
             }
         }

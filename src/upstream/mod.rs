@@ -1,12 +1,12 @@
 //! The backends' side: what endpoints there are, which one a request goes to, and the connections
 //! to them.
 //!
-//! `endpoint`, `snapshot`, `route` and `balance` decide and do no I/O; `pool` and `connect` hold
-//! and make connections.
+//! `endpoint`, `snapshot`, `route`, `balance` and `pool` decide and do no I/O; `connect` makes
+//! connections.
 
 pub mod balance;
-
+pub mod connect;
 pub mod endpoint;
-
+pub mod pool;
 pub mod route;
 pub mod snapshot;

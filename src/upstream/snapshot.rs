@@ -16,6 +16,31 @@ pub type Published = Arc<ArcSwap<Snapshot>>;
 /// A worker's view of `Published`: reads cost one atomic load while nothing changed.
 pub type View = Cache<Published, Arc<Snapshot>>;
 
+/// A snapshot as one worker holds it. The worker makes one for each snapshot it reads and its
+/// requests share it by `Rc`, so that no count which other cores write is touched on their way.
+#[derive(Debug)]
+pub struct Held(Arc<Snapshot>);
+
+impl Held {
+    /// Holds the snapshot in force.
+    pub fn load(view: &mut View) -> Held {
+        Held(view.load().clone())
+    }
+
+    /// Whether this is still the snapshot in force.
+    pub fn is_latest(&self, view: &mut View) -> bool {
+        Arc::ptr_eq(view.load(), &self.0)
+    }
+}
+
+impl std::ops::Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
 /// The pools and routes in force.
 #[derive(Debug)]
 pub struct Snapshot {

@@ -1,0 +1,86 @@
+//! Reads the values of flags from their text; each refusal says what would be right.
+
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::time::Duration;
+
+use crate::config::{BackendConfig, Faults, WEIGHT_MAX};
+
+/// The cores that a list like `0-3,6` names.
+pub(super) fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
+    let number = |text: &str| {
+        let number = text.parse().ok().filter(|number| *number < CORES_MAX);
+        number.ok_or_else(|| format!("{list:?} is no list like 0-3,6"))
+    };
+    let mut cores = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        for core in number(first)?..=number(last)? {
+            if cores.contains(&core) {
+                return Err(format!("{list:?} names core {core} twice"));
+            }
+            cores.push(core);
+        }
+    }
+    if cores.is_empty() { Err(format!("{list:?} names no core")) } else { Ok(cores) }
+}
+
+/// Reads `http://HOST:PORT[,weight=N]`.
+pub(super) fn parse_backend(text: &str) -> Result<BackendConfig, String> {
+    let mut parts = text.split(',');
+    let url = parts.next().unwrap_or_default();
+    if url.starts_with("https://") || url.starts_with("unix:") {
+        return Err("https:// and unix: backends are not supported yet; use http://".to_owned());
+    }
+    let authority = url.strip_prefix("http://").ok_or("it does not begin with http://")?;
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let (host, port) = authority.rsplit_once(':').ok_or("the port is missing: http://HOST:PORT")?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or("the port is not 1 to 65535")?;
+    let host = match host.strip_prefix('[') {
+        Some(literal) => literal.strip_suffix(']').filter(|literal| literal.contains(':')),
+        None => Some(host).filter(|host| !host.contains(':')),
+    };
+    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+    let host = host
+        .filter(|host| !host.is_empty() && host.bytes().all(is_host_byte))
+        .ok_or("the host is no name, IPv4 address or [IPv6 address]")?;
+    let mut weight = NonZeroU16::MIN;
+    for option in parts {
+        let value = option
+            .strip_prefix("weight=")
+            .ok_or_else(|| format!("{option:?} is no option of a backend; there is weight=N"))?;
+        let number = value.parse::<NonZeroU16>().ok().filter(|weight| weight.get() <= WEIGHT_MAX);
+        weight = number.ok_or_else(|| format!("the weight is not 1 to {WEIGHT_MAX}"))?;
+    }
+    Ok(BackendConfig { host: host.to_ascii_lowercase(), port, weight })
+}
+
+/// Reads a fault for tests.
+pub(super) fn parse_fault(text: &str) -> Result<Faults, String> {
+    let (name, number) = text.split_once('=').ok_or("it is no NAME=N")?;
+    let number: NonZeroUsize = number.parse().map_err(|_no| "it is no NAME=N".to_owned())?;
+    match name {
+        "panic-connection" => Ok(Faults { panic_connection: Some(number), panic_worker: None }),
+        "panic-worker" => Ok(Faults { panic_connection: None, panic_worker: Some(number) }),
+        _ => Err("there is panic-connection=N and panic-worker=N".to_owned()),
+    }
+}
+
+/// A reader of durations within limits, both in milliseconds.
+pub(super) fn duration(
+    min_ms: u64,
+    max_ms: u64,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
+    move |text| {
+        let (min, max) = (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
+        let duration = humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; durations are written as 250ms, 5s, 1m"))?;
+        if (min..=max).contains(&duration) {
+            return Ok(duration);
+        }
+        let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+        Err(format!("it is not {min} to {max}"))
+    }
+}
+
+/// Core numbers are below this.
+const CORES_MAX: usize = 4096;

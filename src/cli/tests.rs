@@ -1,0 +1,69 @@
+//! Flags and what they are refused for.
+
+use super::*;
+
+fn config_of(flags: &str) -> Result<Config, String> {
+    let flags = format!("corelane --listen 127.0.0.1:0 --backend http://a:1 {flags}");
+    let cli = Cli::try_parse_from(flags.split_whitespace()).map_err(|error| error.to_string())?;
+    cli.proxy.into_config(&[0, 1, 5], 2).map_err(|error| error.to_string())
+}
+
+fn check_refused(flags: &str, reason: &str) {
+    let error = config_of(flags).map(|_| ()).unwrap_err();
+    assert!(error.contains(reason), "{flags}: {error}");
+}
+
+#[test]
+fn workers_run_on_the_allowed_cores() {
+    let cores = |flags| config_of(flags).unwrap().workers.cores;
+    assert_eq!(cores(""), [0, 1]);
+    assert_eq!(cores("--workers 3"), [0, 1, 5]);
+    assert_eq!(cores("--cores 5,0-1"), [5, 0, 1]);
+    assert_eq!(cores("--cores 5,0-1 --workers 2"), [5, 0]);
+    check_refused("--workers 4", "more than the 3 cores");
+    check_refused("--cores 2", "core 2 is not among");
+    check_refused("--cores 0,0", "twice");
+    check_refused("--cores 1-", "no list");
+    check_refused("--cores 3-1", "names no core");
+}
+
+#[test]
+fn impossible_combinations_are_refused() {
+    check_refused("--health-timeout 3s", "--health-timeout is longer");
+    check_refused("--health-path health", "is no path");
+    check_refused("--backend http://a:1", "given twice");
+    check_refused("--headers-max 257", "257");
+    check_refused("--health-interval 0s", "it is not 10ms to 1h");
+    check_refused("--health-interval 5", "durations are written as");
+}
+
+#[test]
+fn backends_are_read_with_their_options() {
+    let read =
+        |text: &str| parse_backend(text).map(|backend| (backend.authority(), backend.weight.get()));
+    assert_eq!(read("http://Web.local:80"), Ok(("web.local:80".to_owned(), 1)));
+    assert_eq!(read("http://[::1]:80/,weight=256"), Ok(("[::1]:80".to_owned(), 256)));
+    for text in [
+        "https://a:1",
+        "unix:/s",
+        "a:1",
+        "http://a",
+        "http://a:0",
+        "http://a:99999",
+        "http://::1:80",
+        "http://[a]:80",
+        "http://:80",
+        "http://a b:80",
+        "http://a:1/path",
+        "http://a:1,weight=0",
+        "http://a:1,weight=257",
+        "http://a:1,wait=1",
+    ] {
+        assert!(read(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    <Cli as clap::CommandFactory>::command().debug_assert();
+}

@@ -1,0 +1,310 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::config::{
+    BackendLimits, ClientLimits, DriverChoice, Faults, HeadLimits, HealthConfig, Policy,
+    WorkersConfig,
+};
+use crate::upstream::snapshot::Snapshot;
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+const RISE: u32 = 2;
+const FALL: u32 = 3;
+
+const PASS: u8 = 0;
+const FAIL: u8 = 1;
+const HANG: u8 = 2;
+const DIE: u8 = 3;
+
+/// A backend on 127.0.0.1 that answers probes as it is told to.
+struct Backend {
+    address: SocketAddr,
+    mode: Arc<AtomicU8>,
+    /// Probes answered, or about to be, since the mode was set.
+    answered: Arc<AtomicUsize>,
+    server: JoinHandle<()>,
+}
+
+impl Backend {
+    fn start(mode: u8) -> Backend {
+        Backend::start_at("127.0.0.1:0".parse().unwrap(), mode)
+    }
+
+    fn start_at(address: SocketAddr, mode: u8) -> Backend {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mode = Arc::new(AtomicU8::new(mode));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let (served, counted) = (Arc::clone(&mode), Arc::clone(&answered));
+        let server = std::thread::spawn(move || serve(&listener, &served, &counted));
+        Backend { address, mode, answered, server }
+    }
+
+    fn set(&self, mode: u8) {
+        self.answered.store(0, Ordering::SeqCst);
+        self.mode.store(mode, Ordering::SeqCst);
+    }
+
+    /// Ends the server and closes its port.
+    fn kill(self) {
+        self.set(DIE);
+        // Wakes the server, unless a probe did and the port is closed already.
+        drop(TcpStream::connect(self.address));
+        self.server.join().unwrap();
+    }
+}
+
+fn serve(listener: &TcpListener, mode: &AtomicU8, answered: &AtomicUsize) {
+    let mut held = Vec::new();
+    loop {
+        let (mut stream, _) = listener.accept().unwrap();
+        match mode.load(Ordering::SeqCst) {
+            DIE => return,
+            HANG => held.push(stream),
+            mode => {
+                let status = if mode == PASS { "200 OK" } else { "503 Service Unavailable" };
+                // A probe that was dropped meanwhile is no fault of the test's.
+                if stream.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {
+                    answered.fetch_add(1, Ordering::SeqCst);
+                    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                    drop(stream.write_all(answer.as_bytes()));
+                }
+            }
+        }
+    }
+}
+
+fn config(backends: &[(&str, u16)], timeout: Duration) -> Config {
+    let backends = backends
+        .iter()
+        .map(|(host, port)| BackendConfig {
+            host: (*host).to_owned(),
+            port: *port,
+            weight: NonZeroU16::MIN,
+        })
+        .collect();
+    Config {
+        listeners: Vec::new(),
+        backends,
+        workers: WorkersConfig {
+            cores: vec![0],
+            driver: DriverChoice::Auto,
+            ring_entries: NonZeroU32::MIN,
+        },
+        policy: Policy::RoundRobin,
+        health: HealthConfig {
+            path: Some("/health".to_owned()),
+            interval: Duration::from_millis(20),
+            timeout,
+            rise: NonZeroU32::new(RISE).unwrap(),
+            fall: NonZeroU32::new(FALL).unwrap(),
+        },
+        client: ClientLimits {
+            header_timeout: PATIENCE,
+            idle_timeout: PATIENCE,
+            body_timeout: PATIENCE,
+            abort_on_half_close: false,
+        },
+        backend: BackendLimits {
+            connect_timeout: PATIENCE,
+            response_timeout: PATIENCE,
+            body_timeout: PATIENCE,
+            idle_timeout: PATIENCE,
+            idle_per_endpoint_max: NonZeroUsize::MIN.get(),
+        },
+        head: HeadLimits { bytes_max: 8192, headers_max: 100 },
+        drain_timeout: PATIENCE,
+        ready_file: None,
+        faults: Faults::default(),
+    }
+}
+
+fn start(backends: &[&Backend]) -> Control {
+    let hosts: Vec<_> = backends.iter().map(|it| it.address.ip().to_string()).collect();
+    let ports = backends.iter().map(|it| it.address.port());
+    let backends: Vec<_> = hosts.iter().map(String::as_str).zip(ports).collect();
+    Control::start(&config(&backends, PATIENCE)).unwrap()
+}
+
+/// Which endpoints are eligible, as 0 and 1.
+fn eligible(snapshot: &Snapshot) -> String {
+    let endpoints = &snapshot.pools[0].endpoints;
+    endpoints.iter().map(|endpoint| if endpoint.is_eligible() { '1' } else { '0' }).collect()
+}
+
+#[track_caller]
+fn wait_until(control: &Control, expected: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = eligible(&control.published().load());
+        if now == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "eligible {now}, not {expected}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+#[track_caller]
+fn wait_for_first_round(control: &Control) {
+    control.first_round().recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn nothing_is_eligible_before_the_first_probe_and_all_that_pass_are_after_it() {
+    let (one, two, sick) = (Backend::start(PASS), Backend::start(PASS), Backend::start(FAIL));
+    let control = start(&[&one, &two, &sick]);
+    wait_for_first_round(&control);
+    let published = control.published();
+    let snapshot = published.load();
+    assert!(snapshot.epoch > 1);
+    assert_eq!(eligible(&snapshot), "110");
+    let endpoint = &snapshot.pools[0].endpoints[1];
+    assert_eq!(endpoint.id, format!("default/{}", two.address));
+    assert_eq!(endpoint.slot, Slot { number: 1, generation: 0 });
+    assert!(control.is_alive());
+    let ended = control.ended().clone();
+    control.stop();
+    assert!(ended.try_recv() == Err(crossbeam::channel::TryRecvError::Disconnected));
+}
+
+#[test]
+fn the_first_snapshot_has_every_backend_and_none_is_eligible() {
+    let (one, two) = (Backend::start(HANG), Backend::start(HANG));
+    let control = start(&[&one, &two]);
+    let first = control.published().load_full();
+    control.stop();
+    assert_eq!((first.epoch, eligible(&first).as_str()), (1, "00"));
+    let addresses: Vec<_> = first.pools[0].endpoints.iter().map(|it| it.address).collect();
+    assert_eq!(addresses, [one, two].map(|it| Some(Address::Tcp(it.address))));
+}
+
+#[test]
+fn a_name_has_no_address_before_it_is_resolved() {
+    for (host, id, has_address) in [
+        ("localhost", "default/localhost:80", false),
+        ("127.0.0.1", "default/127.0.0.1:80", true),
+        ("::1", "default/[::1]:80", true),
+    ] {
+        let backend = BackendConfig { host: host.to_owned(), port: 80, weight: NonZeroU16::MIN };
+        let endpoint = endpoint_of(0, &backend);
+        assert_eq!((endpoint.id.as_str(), endpoint.address.is_some()), (id, has_address));
+        assert!(!endpoint.healthy);
+    }
+}
+
+#[test]
+fn a_backend_leaves_after_fall_failures_and_returns_after_rise_passes() {
+    let (one, two) = (Backend::start(PASS), Backend::start(PASS));
+    let control = start(&[&one, &two]);
+    wait_until(&control, "11");
+    two.set(FAIL);
+    wait_until(&control, "10");
+    assert!(two.answered.load(Ordering::SeqCst) >= FALL as usize);
+    two.set(PASS);
+    wait_until(&control, "11");
+    assert!(two.answered.load(Ordering::SeqCst) >= RISE as usize);
+    control.stop();
+}
+
+#[test]
+fn a_killed_backend_leaves_and_returns_on_the_same_port() {
+    // An address of its own, where no other test takes the port between death and return.
+    let one = Backend::start_at("127.0.0.2:0".parse().unwrap(), PASS);
+    let two = Backend::start(PASS);
+    let control = start(&[&one, &two]);
+    wait_until(&control, "11");
+    let address = one.address;
+    one.kill();
+    wait_until(&control, "01");
+    let _one = Backend::start_at(address, PASS);
+    wait_until(&control, "11");
+    control.stop();
+}
+
+#[test]
+fn a_backend_that_hangs_delays_no_other() {
+    let (hanging, good) = (Backend::start(HANG), Backend::start(PASS));
+    let control = start(&[&hanging, &good]);
+    wait_until(&control, "01");
+    good.set(FAIL);
+    wait_until(&control, "00");
+    good.set(PASS);
+    wait_until(&control, "01");
+    assert!(control.first_round().try_recv().is_err());
+    control.stop();
+}
+
+#[test]
+fn the_first_round_is_in_after_one_timeout() {
+    let (hanging, good) = (Backend::start(HANG), Backend::start(PASS));
+    let timeout = Duration::from_millis(300);
+    let ports = [("127.0.0.1", hanging.address.port()), ("127.0.0.1", good.address.port())];
+    let started = Instant::now();
+    let control = Control::start(&config(&ports, timeout)).unwrap();
+    wait_for_first_round(&control);
+    assert!(started.elapsed() >= timeout);
+    assert_eq!(eligible(&control.published().load()), "01");
+    control.stop();
+}
+
+#[test]
+fn stop_does_not_wait_for_a_probe_that_hangs() {
+    let hanging = Backend::start(HANG);
+    let control = start(&[&hanging]);
+    let ended = control.ended().clone();
+    let started = Instant::now();
+    control.stop();
+    assert!(started.elapsed() < PATIENCE / 2);
+    assert!(ended.try_recv() == Err(crossbeam::channel::TryRecvError::Disconnected));
+}
+
+#[test]
+fn localhost_finds_a_server_that_listens_on_ipv4_only() {
+    let backend = Backend::start(PASS);
+    let port = backend.address.port();
+    let control = Control::start(&config(&[("localhost", port)], PATIENCE)).unwrap();
+    wait_until(&control, "1");
+    let address = control.published().load().pools[0].endpoints[0].address;
+    assert_eq!(address, Some(Address::Tcp(backend.address)));
+    control.stop();
+}
+
+#[test]
+fn many_backends_that_change_at_once_make_few_snapshots() {
+    let backend = Backend::start(PASS);
+    let port = backend.address.port();
+    let backends = vec![("127.0.0.1", port); 100];
+    let started = Instant::now();
+    let control = Control::start(&config(&backends, PATIENCE)).unwrap();
+    wait_for_first_round(&control);
+    let epoch = control.published().load().epoch;
+    let intervals = started.elapsed().as_millis() / publish::PUBLISH_INTERVAL.as_millis();
+    assert!(u128::from(epoch) <= intervals + 2, "epoch {epoch} after {intervals} intervals");
+    control.stop();
+}
+
+#[test]
+fn a_panic_of_one_watch_ends_the_thread() {
+    let thread = Thread::spawn(async {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { panic!("provoked by a test") });
+        match panic_of(&mut tasks).await {}
+    });
+    let ended = thread.unwrap().ended().clone().recv_timeout(PATIENCE);
+    assert_eq!(ended, Err(crossbeam::channel::RecvTimeoutError::Disconnected));
+}
+
+#[test]
+fn a_health_path_that_is_none_is_a_usage_error() {
+    let mut config = config(&[("127.0.0.1", 1)], PATIENCE);
+    config.health.path = Some("health".to_owned());
+    assert!(matches!(Control::start(&config), Err(StartError::Usage(_))));
+}

@@ -1,0 +1,7 @@
+//! The demo's tests: a backend per test, on a port that the kernel chooses.
+//!
+//! Nothing sleeps: a test waits for bytes, under the client's deadline.
+
+mod client;
+mod connections;
+mod paths;

@@ -1,0 +1,119 @@
+//! Rise and fall: when probes take an endpoint out of the rotation and bring it back.
+//!
+//! Pure: what a probe said comes in, the next state comes out. It never looks at a clock and
+//! never does I/O. `health` calls it once a probe.
+
+use std::num::NonZeroU32;
+
+use crate::config::HealthConfig;
+
+/// What the probes so far say of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Not probed yet: it takes no requests, and its first probe decides alone.
+    New,
+    /// It takes requests.
+    Up {
+        /// Failed probes in a row, below `fall`.
+        failures: u32,
+    },
+    /// It takes no requests.
+    Down {
+        /// Passed probes in a row, below `rise`.
+        passes: u32,
+    },
+}
+
+/// How many probes in a row change the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Passed probes in a row that bring an endpoint back.
+    pub rise: NonZeroU32,
+    /// Failed probes in a row that take an endpoint out.
+    pub fall: NonZeroU32,
+}
+
+impl Limits {
+    /// The limits of a configuration.
+    #[must_use]
+    pub fn of(config: &HealthConfig) -> Limits {
+        Limits { rise: config.rise, fall: config.fall }
+    }
+}
+
+impl Health {
+    /// The state after one more probe.
+    #[must_use]
+    pub fn observe(self, passed: bool, limits: Limits) -> Health {
+        match (self, passed) {
+            (Health::New | Health::Up { .. }, true) => Health::Up { failures: 0 },
+            (Health::New | Health::Down { .. }, false) => Health::Down { passes: 0 },
+            (Health::Up { failures }, false) => match failures.saturating_add(1) {
+                failures if failures >= limits.fall.get() => Health::Down { passes: 0 },
+                failures => Health::Up { failures },
+            },
+            (Health::Down { passes }, true) => match passes.saturating_add(1) {
+                passes if passes >= limits.rise.get() => Health::Up { failures: 0 },
+                passes => Health::Down { passes },
+            },
+        }
+    }
+
+    /// Whether the endpoint takes requests.
+    #[must_use]
+    pub fn is_up(self) -> bool {
+        matches!(self, Health::Up { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Probes (`+` passed, `-` failed) and the state after each (`U` up, `d` down).
+    fn check(rise: u32, fall: u32, probes: &str, states: &str) {
+        let limits =
+            Limits { rise: NonZeroU32::new(rise).unwrap(), fall: NonZeroU32::new(fall).unwrap() };
+        let mut health = Health::New;
+        let mut seen = String::new();
+        for probe in probes.chars() {
+            health = health.observe(probe == '+', limits);
+            seen.push(if health.is_up() { 'U' } else { 'd' });
+        }
+        assert_eq!(seen, states, "rise {rise}, fall {fall}, probes {probes}");
+    }
+
+    #[test]
+    fn a_new_endpoint_is_not_up() {
+        assert!(!Health::New.is_up());
+    }
+
+    #[test]
+    fn the_first_probe_decides_alone() {
+        check(3, 3, "+", "U");
+        check(3, 3, "-", "d");
+        check(1, 1, "+", "U");
+        check(1, 1, "-", "d");
+    }
+
+    #[test]
+    fn fall_failures_in_a_row_take_it_out() {
+        check(2, 3, "+---", "UUUd");
+        check(2, 3, "+--+--+---", "UUUUUUUUUd");
+        check(2, 1, "+-", "Ud");
+    }
+
+    #[test]
+    fn rise_passes_in_a_row_bring_it_back() {
+        check(2, 3, "-++", "ddU");
+        check(2, 3, "-+-+-++", "ddddddU");
+        check(1, 3, "-+", "dU");
+    }
+
+    #[test]
+    fn counts_start_anew_after_each_change() {
+        check(2, 2, "+--++--", "UUddUUd");
+        check(3, 2, "-+++-+--", "dddUUUUd");
+        check(1, 1, "+-+-+", "UdUdU");
+    }
+}

@@ -1,0 +1,396 @@
+//! One process: binds the listeners, starts the workers and the control thread, waits for
+//! signals, drains and ends.
+//!
+//! Runs on the thread that calls it, which does nothing else. A worker that died is started again
+//! on a new thread.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::{Config, ListenerConfig};
+use crate::control::Control;
+use crate::error::{Cause, StartError};
+use crate::metrics::{Counter, Lanes};
+use crate::worker::mailbox::{Inbox, Mailbox, Message};
+use crate::worker::{self, Ended, Seat};
+
+/// A process whose addresses are bound.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<Config>,
+    lanes: Lanes,
+    control: Control,
+    addrs: Vec<SocketAddr>,
+    places: Vec<Place>,
+    events: Receiver<Event>,
+    event_sender: Sender<Event>,
+}
+
+/// What a worker needs to be started, and to be started again.
+#[derive(Debug)]
+struct Place {
+    core: usize,
+    listeners: Vec<TcpListener>,
+    mailbox: Arc<Mailbox>,
+    inbox: Inbox,
+    restarts: u32,
+}
+
+#[derive(Debug)]
+enum Event {
+    Signal(i32),
+    Started { driver: &'static str },
+    Ended { id: usize, how: Result<Ended, StartError> },
+}
+
+/// Asks a running server to drain, as a signal would.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    events: Sender<Event>,
+}
+
+impl Stopper {
+    /// Begins to drain; the second call ends at once.
+    pub fn stop(&self) {
+        if self.events.send(Event::Signal(SIGTERM)).is_err() {
+            tracing::debug!("the server has ended before it was stopped");
+        }
+    }
+}
+
+impl Server {
+    /// Binds every listening address and starts the control thread.
+    ///
+    /// # Errors
+    /// When an address cannot be had, or a resource of the process.
+    pub fn bind(config: Config) -> Result<Server, StartError> {
+        let config = Arc::new(config);
+        let workers = config.workers.cores.len();
+        let mut places = Vec::with_capacity(workers);
+        for core in &config.workers.cores {
+            let (mailbox, inbox) =
+                Mailbox::new().map_err(|error| StartError::Resource("a mailbox", error))?;
+            places.push(Place { core: *core, listeners: Vec::new(), mailbox, inbox, restarts: 0 });
+        }
+        let mut addrs = Vec::new();
+        for listener in &config.listeners {
+            let sockets = listen(listener, workers)?;
+            addrs.push(local_addr(&sockets[0], listener.addr)?);
+            for (place, socket) in places.iter_mut().zip(sockets) {
+                place.listeners.push(socket);
+            }
+        }
+        let lanes = Lanes::new(workers, config.backends.len());
+        let control = Control::start(&config)?;
+        let (event_sender, events) = crossbeam::channel::unbounded();
+        Ok(Server { config, lanes, control, addrs, places, events, event_sender })
+    }
+
+    /// The addresses that clients can connect to, one for each listener.
+    #[must_use]
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// The counters of all workers.
+    #[must_use]
+    pub fn lanes(&self) -> Lanes {
+        self.lanes.clone()
+    }
+
+    /// What stops this server from another thread.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper { events: self.event_sender.clone() }
+    }
+
+    /// Lets SIGTERM and SIGINT stop this server.
+    ///
+    /// # Errors
+    /// When the signals cannot be had.
+    pub fn stop_on_signals(&self) -> Result<(), StartError> {
+        let resource = |error| StartError::Resource("the signals", error);
+        let mut signals =
+            signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(resource)?;
+        let events = self.event_sender.clone();
+        let forward = move || {
+            for signal in &mut signals {
+                if events.send(Event::Signal(signal)).is_err() {
+                    break;
+                }
+            }
+        };
+        let builder = std::thread::Builder::new().name("corelane-signals".to_owned());
+        builder.spawn(forward).map_err(resource)?;
+        Ok(())
+    }
+
+    /// Serves until it is stopped; the process may exit with this code then.
+    ///
+    /// # Errors
+    /// When a worker cannot start, or the ready file cannot be written.
+    pub fn run(mut self) -> Result<u8, StartError> {
+        for id in 0..self.places.len() {
+            self.start(id)?;
+        }
+        let mut signal = self.wait_until_started()?;
+        if signal.is_none() {
+            signal = self.wait_until_probed()?;
+        }
+        if signal.is_none() {
+            self.announce()?;
+            signal = self.supervise(None)?;
+        }
+        tracing::info!(signal, timeout = ?self.config.drain_timeout, "draining");
+        self.tell(Message::Drain);
+        let deadline = Instant::now() + self.config.drain_timeout;
+        let second = self.supervise(Some(deadline))?;
+        self.tell_end();
+        if let Some(signal) = second {
+            return Ok(SIGNAL_EXIT_BASE.saturating_add(u8::try_from(signal).unwrap_or_default()));
+        }
+        self.tell(Message::Stop);
+        self.control.stop();
+        Ok(0)
+    }
+
+    /// Starts a worker's thread.
+    fn start(&self, id: usize) -> Result<(), StartError> {
+        let resource = |error| StartError::Resource("a worker's thread and sockets", error);
+        let place = &self.places[id];
+        let listeners: Result<Vec<_>, _> =
+            place.listeners.iter().map(TcpListener::try_clone).collect();
+        let seat = Seat {
+            id,
+            core: place.core,
+            config: self.config.clone(),
+            lanes: self.lanes.clone(),
+            published: self.control.published(),
+            listeners: listeners.map_err(resource)?,
+            inbox: place.inbox.try_clone().map_err(resource)?,
+        };
+        let events = self.event_sender.clone();
+        let started = events.clone();
+        let work = move || {
+            let on_start = |driver| report(&started, Event::Started { driver });
+            let how = worker::run(seat, on_start);
+            report(&events, Event::Ended { id, how });
+        };
+        let builder = std::thread::Builder::new().name(format!("corelane-{id}"));
+        builder.spawn(work).map_err(resource)?;
+        Ok(())
+    }
+
+    /// Waits until every worker accepts connections; a signal may come first.
+    fn wait_until_started(&mut self) -> Result<Option<i32>, StartError> {
+        let mut started = 0;
+        while started < self.places.len() {
+            match self.events.recv() {
+                Ok(Event::Started { driver }) => {
+                    started += 1;
+                    tracing::info!(driver, "worker {started} of {} is up", self.places.len());
+                }
+                Ok(Event::Signal(signal)) => return Ok(Some(signal)),
+                Ok(Event::Ended { id, how }) => self.replace(id, &how?)?,
+                Err(_closed) => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until every backend was probed once, one probe's time at most; a signal may come
+    /// first.
+    fn wait_until_probed(&mut self) -> Result<Option<i32>, StartError> {
+        let timeout = crossbeam::channel::after(self.config.health.timeout + PROBE_GRACE);
+        let (first_round, events) = (self.control.first_round().clone(), self.events.clone());
+        loop {
+            crossbeam::select! {
+                recv(first_round) -> _round => return Ok(None),
+                recv(timeout) -> _now => return Ok(None),
+                recv(events) -> event => match event {
+                    Ok(Event::Signal(signal)) => return Ok(Some(signal)),
+                    Ok(Event::Ended { id, how }) => self.replace(id, &how?)?,
+                    Ok(Event::Started { .. }) => {}
+                    Err(_closed) => return Ok(None),
+                },
+            }
+        }
+    }
+
+    /// Says that all is ready, and where.
+    fn announce(&self) -> Result<(), StartError> {
+        let addrs: Vec<String> = self.addrs.iter().map(ToString::to_string).collect();
+        if let Some(path) = &self.config.ready_file {
+            write_whole(path, &(addrs.join("\n") + "\n"))
+                .map_err(|error| StartError::File(path.display().to_string(), error))?;
+        }
+        let snapshot = self.control.published().load_full();
+        let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
+        let healthy = endpoints.filter(|endpoint| endpoint.is_eligible()).count();
+        let backends = self.config.backends.len();
+        tracing::info!("ready on {}, {healthy} of {backends} backends healthy", addrs.join(" "));
+        Ok(())
+    }
+
+    /// Keeps the workers running until a signal comes; when draining, until all have ended or the
+    /// deadline has passed.
+    fn supervise(&mut self, deadline: Option<Instant>) -> Result<Option<i32>, StartError> {
+        let mut running = self.places.len();
+        let control_ended = self.control.ended().clone();
+        let mut control = Some(&control_ended);
+        while running > 0 {
+            let event = next_event(&self.events, control, deadline);
+            match event {
+                Next::Event(Event::Signal(signal)) => return Ok(Some(signal)),
+                Next::Event(Event::Started { .. }) => {}
+                Next::Event(Event::Ended { id, how }) => match how? {
+                    Ended::Regularly => running -= 1,
+                    how @ Ended::Panicked(_) => self.replace(id, &how)?,
+                },
+                Next::ControlEnded => {
+                    control = None;
+                    tracing::error!(
+                        "the control thread has died: health checks have stopped and the last \
+                         known backends stay in use; restart corelane"
+                    );
+                }
+                Next::Deadline => {
+                    let left = self.lanes.sum(Counter::ClientsOpen);
+                    tracing::warn!(connections = left, "the drain timeout is over");
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Starts a worker that died again on a new thread.
+    fn replace(&mut self, id: usize, how: &Ended) -> Result<(), StartError> {
+        let Ended::Panicked(panic) = how else { return Ok(()) };
+        let restarts = &mut self.places[id].restarts;
+        *restarts += 1;
+        tracing::error!(
+            worker = id,
+            restarts,
+            panic,
+            "a worker died with its connections and is started again"
+        );
+        self.start(id)
+    }
+
+    fn tell(&self, message: Message) {
+        for (id, place) in self.places.iter().enumerate() {
+            if place.mailbox.post(message).is_err() {
+                tracing::error!(worker = id, "a worker's mailbox is full: it is stuck");
+            }
+        }
+    }
+
+    /// The last line: what this process did.
+    fn tell_end(&self) {
+        let requests = self.lanes.sum(Counter::Requests);
+        let relayed = self.lanes.sum(Counter::Relayed);
+        let in_flight = self.lanes.in_flight_total();
+        for cause in Cause::ALL {
+            let count = self.lanes.sum_cause(cause);
+            if count > 0 {
+                tracing::debug!(cause = cause.name(), count, "counted");
+            }
+        }
+        tracing::info!("ended: requests={requests} relayed={relayed} in_flight={in_flight}");
+    }
+}
+
+enum Next {
+    Event(Event),
+    ControlEnded,
+    Deadline,
+}
+
+fn next_event(
+    events: &Receiver<Event>,
+    control: Option<&Receiver<std::convert::Infallible>>,
+    deadline: Option<Instant>,
+) -> Next {
+    let never = crossbeam::channel::never();
+    let timeout = deadline.map_or_else(crossbeam::channel::never, crossbeam::channel::at);
+    crossbeam::select! {
+        recv(events) -> event => event.map_or(Next::Deadline, Next::Event),
+        recv(control.unwrap_or(&never)) -> _ended => Next::ControlEnded,
+        recv(timeout) -> _now => Next::Deadline,
+    }
+}
+
+/// Hands an event to the server's thread, which may have ended.
+fn report(events: &Sender<Event>, event: Event) {
+    if events.send(event).is_err() {
+        tracing::debug!("an event came after the server had ended");
+    }
+}
+
+/// A listening socket for each worker, all on one address.
+fn listen(listener: &ListenerConfig, workers: usize) -> Result<Vec<TcpListener>, StartError> {
+    let wanted = listener.addr;
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => StartError::AddressInUse(wanted),
+        _ => StartError::Listen(wanted, error),
+    };
+    if wanted.port() != 0 && !listener.shared {
+        // Bound without SO_REUSEPORT, this fails where any other process listens.
+        drop(
+            bind(wanted, false)
+                .and_then(|socket| {
+                    socket.listen(1)?;
+                    Ok(socket)
+                })
+                .map_err(failed)?,
+        );
+    }
+    let mut addr = wanted;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = bind(addr, true).map_err(failed)?;
+        let backlog = i32::try_from(listener.backlog.get()).unwrap_or(i32::MAX);
+        socket.listen(backlog).map_err(failed)?;
+        let socket = TcpListener::from(socket);
+        // The first took a free port; the others share it.
+        addr = local_addr(&socket, wanted)?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+fn bind(addr: SocketAddr, shared: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+fn local_addr(socket: &TcpListener, wanted: SocketAddr) -> Result<SocketAddr, StartError> {
+    socket.local_addr().map_err(|error| StartError::Listen(wanted, error))
+}
+
+/// Writes a file so that nobody can read half of it.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let part = path.with_file_name(name);
+    std::fs::write(&part, text)?;
+    std::fs::rename(part, path)
+}
+
+/// How much longer than one probe's time the first round of probes may take.
+const PROBE_GRACE: Duration = Duration::from_millis(200);
+/// A process that a signal ends has this exit code plus the signal's number, as in a shell.
+const SIGNAL_EXIT_BASE: u8 = 128;

@@ -1,0 +1,186 @@
+//! The only file with unsafe code: calls on file descriptors that another value owns.
+//!
+//! monoio owns a worker's sockets and offers no shutdown, peek or poll on them. Each call here
+//! borrows a descriptor for its own duration; the caller holds the value that keeps it open.
+
+#![expect(unsafe_code, reason = "a raw descriptor is borrowed for one call")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, Shutdown};
+
+/// Which directions of a socket are shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A waiting read ends; the socket can still be written.
+    Read,
+    /// The peer sees the end; the socket can still be read.
+    Write,
+    /// Waiting reads and writes end.
+    Both,
+}
+
+/// What a socket holds for a reader, without taking it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Nothing; the peer is still there.
+    Nothing,
+    /// Bytes.
+    Bytes,
+    /// The end, or an error.
+    End,
+}
+
+/// Shuts down a connection, or ends a listener's `accept`. One that is not connected any more
+/// needs no shutdown; any other error can only be a fault of ours, and is logged.
+pub fn shutdown(fd: RawFd, side: Side) {
+    let how = match side {
+        Side::Read => Shutdown::Read,
+        Side::Write => Shutdown::Write,
+        Side::Both => Shutdown::Both,
+    };
+    match rustix::net::shutdown(borrow(&fd), how) {
+        Ok(()) | Err(Errno::NOTCONN) => {}
+        Err(error) => tracing::error!(%error, fd, "a socket cannot be shut down"),
+    }
+}
+
+/// What a connection holds, without waiting.
+#[must_use]
+pub fn peek(fd: RawFd) -> Pending {
+    let mut byte = [0_u8; 1];
+    match rustix::net::recv(borrow(&fd), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Pending::End,
+        Ok(_) => Pending::Bytes,
+        Err(Errno::AGAIN | Errno::INTR) => Pending::Nothing,
+        Err(_) => Pending::End,
+    }
+}
+
+/// Whether `accept` on a listener would return at once.
+#[must_use]
+pub fn is_readable(fd: RawFd) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(borrow(&fd), PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&NO_WAIT)).is_ok_and(|ready| ready > 0)
+}
+
+/// Calls `on_gone` with the position of each connection whose peer has left: it was reset, or
+/// closed where `half_close_counts`.
+pub fn for_each_gone(fds: &[RawFd], half_close_counts: bool, mut on_gone: impl FnMut(usize)) {
+    let asked = if half_close_counts { PollFlags::RDHUP } else { PollFlags::empty() };
+    let gone = PollFlags::ERR | PollFlags::HUP | asked;
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(borrow(fd), asked)).collect();
+    if rustix::event::poll(&mut polled, Some(&NO_WAIT)).is_ok_and(|ready| ready > 0) {
+        for (position, fd) in polled.iter().enumerate() {
+            if fd.revents().intersects(gone) {
+                on_gone(position);
+            }
+        }
+    }
+}
+
+/// Makes a listener drop new connection requests while handshakes under way complete, so that
+/// its queue can be emptied before it is shut down and nobody who is connected is reset.
+///
+/// # Errors
+/// When the kernel refuses socket filters.
+pub fn refuse_new_connections(listener: &impl AsRawFd) -> io::Result<()> {
+    let filter = DROP_SYN.map(|(code, jump_true, jump_false, value)| {
+        socket2::SockFilter::new(code, jump_true, jump_false, value)
+    });
+    let fd = listener.as_raw_fd();
+    socket2::SockRef::from(&borrow(&fd)).attach_filter(&filter)
+}
+
+/// Makes closing a connection reset it, so that its peer cannot take what it got for complete.
+///
+/// # Errors
+/// When the descriptor is no socket.
+pub fn reset_on_close(fd: RawFd) -> io::Result<()> {
+    socket2::SockRef::from(&borrow(&fd)).set_linger(Some(std::time::Duration::ZERO))
+}
+
+fn borrow<'fd>(fd: &'fd RawFd) -> BorrowedFd<'fd> {
+    // SAFETY: the callers own, or hold a guard of the value that owns, the open descriptor for
+    // the whole call; a deadline's slot is released before its stream is dropped.
+    unsafe { BorrowedFd::borrow_raw(*fd) }
+}
+
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// A classic BPF program over the TCP header: drops a segment with SYN and without ACK, lets all
+/// others pass. Each row is (operation, jump if true, jump if false, value).
+const DROP_SYN: [(u16, u8, u8, u32); 5] = [
+    // Load the byte that holds the flags.
+    (0x30, 0, 0, 13),
+    // Keep SYN and ACK of it.
+    (0x54, 0, 0, 0x12),
+    // SYN alone?
+    (0x15, 0, 1, 0x02),
+    // Then nothing of the segment is taken,
+    (0x06, 0, 0, 0),
+    // else all of it.
+    (0x06, 0, 0, u32::MAX),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pair() -> (TcpListener, TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = listener.accept().unwrap().0;
+        (listener, client, server)
+    }
+
+    #[test]
+    fn peek_tells_nothing_bytes_and_the_end_apart() {
+        let (_listener, mut client, server) = pair();
+        assert_eq!(peek(server.as_raw_fd()), Pending::Nothing);
+        client.write_all(b"x").unwrap();
+        assert_eq!(peek(server.as_raw_fd()), Pending::Bytes);
+        drop(server);
+        assert_eq!(peek(client.as_raw_fd()), Pending::End);
+    }
+
+    #[test]
+    fn only_a_reset_counts_as_gone_unless_a_half_close_does() {
+        let (_listener, client, server) = pair();
+        let fds = [server.as_raw_fd()];
+        let gone = |half_close_counts| {
+            let mut count = 0;
+            for_each_gone(&fds, half_close_counts, |_| count += 1);
+            count
+        };
+        assert_eq!((gone(false), gone(true)), (0, 0));
+        shutdown(client.as_raw_fd(), Side::Write);
+        assert_eq!((gone(false), gone(true)), (0, 1));
+        reset_on_close(client.as_raw_fd()).unwrap();
+        drop(client);
+        assert_eq!((gone(false), gone(true)), (1, 1));
+    }
+
+    #[test]
+    fn a_listener_that_refuses_serves_its_queue_and_takes_nobody_new() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut queued = TcpStream::connect(addr).unwrap();
+        refuse_new_connections(&listener).unwrap();
+        assert!(TcpStream::connect_timeout(&addr, Duration::from_millis(50)).is_err());
+        assert!(is_readable(listener.as_raw_fd()));
+        let (accepted, _) = listener.accept().unwrap();
+        queued.write_all(b"x").unwrap();
+        let mut byte = [0; 1];
+        std::io::Read::read_exact(&mut &accepted, &mut byte).unwrap();
+        assert!(!is_readable(listener.as_raw_fd()));
+    }
+}

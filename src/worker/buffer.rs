@@ -1,0 +1,293 @@
+//! Bytes between a socket and whoever reads them, and a worker's store of such buffers.
+//!
+//! The only place that appends to a buffer through monoio: a plain `read(vec)` starts at byte 0.
+//! A buffer that an operation has borrowed comes back with the operation's result; a future that
+//! is dropped before loses it, and its stream must not live on.
+
+use std::cell::RefCell;
+use std::io;
+
+use monoio::buf::{IoBuf, SliceMut};
+
+use crate::worker::stream::{Receiver, Sender};
+
+/// Bytes read and not used yet, with room behind them.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    /// An empty buffer with room for `capacity` bytes.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Buffer {
+        Buffer { bytes: Vec::with_capacity(capacity), start: 0 }
+    }
+
+    /// The bytes not used yet.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// The bytes not used yet, for a scan that moves what it keeps to the front.
+    pub fn unread_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+
+    /// Whether all bytes were used.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    /// Marks `count` bytes at the front as used.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.bytes.len());
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Forgets all bytes.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
+    /// Room for all bytes that this buffer can hold, used ones included.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Makes room behind the unread bytes: by moving them to the front, else by growing up to
+    /// `capacity_max`. Whether there is room now.
+    pub fn make_room(&mut self, capacity_max: usize) -> bool {
+        if self.start > 0 {
+            let end = self.bytes.len();
+            self.bytes.copy_within(self.start..end, 0);
+            self.bytes.truncate(end - self.start);
+            self.start = 0;
+        }
+        if self.bytes.len() == self.bytes.capacity() && self.bytes.len() < capacity_max {
+            let room = self.bytes.len().min(capacity_max - self.bytes.len()).max(1);
+            self.bytes.reserve_exact(room);
+        }
+        self.bytes.len() < self.bytes.capacity()
+    }
+
+    /// Reads once, to the end of the bytes at hand; 0 says that the peer sent its last byte.
+    /// The caller sees to it that there is room.
+    ///
+    /// # Errors
+    /// What the socket reports.
+    pub async fn fill(&mut self, from: &mut Receiver) -> io::Result<usize> {
+        let bytes = std::mem::take(&mut self.bytes);
+        let (begin, end) = (bytes.len(), bytes.capacity());
+        debug_assert!(begin < end, "a read needs room");
+        let (result, slice) = from.read(SliceMut::new(bytes, begin, end)).await;
+        self.bytes = slice.into_inner();
+        // The socket's bytes replaced the length with what the operation saw.
+        if !matches!(result, Ok(count) if count > 0) {
+            self.bytes.truncate(begin);
+        }
+        result
+    }
+
+    /// Writes the first `count` unread bytes; the caller marks them as used.
+    ///
+    /// # Errors
+    /// What the socket reports.
+    pub async fn send(&mut self, to: &mut Sender, count: usize) -> io::Result<()> {
+        let begin = self.start;
+        send_range(&mut self.bytes, begin, begin + count, to, &mut 0).await
+    }
+}
+
+/// Writes the bytes of `out` and leaves them in place; `sent` says how many the kernel took, also
+/// when the write fails.
+///
+/// # Errors
+/// What the socket reports.
+pub async fn send_all(out: &mut Vec<u8>, to: &mut Sender, sent: &mut usize) -> io::Result<()> {
+    let end = out.len();
+    send_range(out, 0, end, to, sent).await
+}
+
+async fn send_range(
+    bytes: &mut Vec<u8>,
+    mut begin: usize,
+    end: usize,
+    to: &mut Sender,
+    sent: &mut usize,
+) -> io::Result<()> {
+    while begin < end {
+        let (result, slice) = to.write(std::mem::take(bytes).slice(begin..end)).await;
+        *bytes = slice.into_inner();
+        match result? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => {
+                begin += count;
+                *sent += count;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What one exchange needs: a head to write and bytes from the backend.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// The head, and the body's first bytes, that go out next.
+    pub out: Vec<u8>,
+    /// What came from the backend.
+    pub from_backend: Buffer,
+}
+
+/// A worker's store of buffers; what it has none of is made.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    heads: RefCell<Vec<Buffer>>,
+    scratches: RefCell<Vec<Scratch>>,
+    bodies: RefCell<Vec<Buffer>>,
+}
+
+impl Buffers {
+    /// A buffer for a client's heads.
+    pub fn take_head(&self) -> Buffer {
+        let stored = self.heads.borrow_mut().pop();
+        stored.unwrap_or_else(|| Buffer::with_capacity(HEAD_BYTES))
+    }
+
+    /// Takes a buffer for heads back.
+    pub fn give_head(&self, buffer: Buffer) {
+        give(&self.heads, buffer, HEAD_BYTES, STORED_MAX);
+    }
+
+    /// The buffers of one exchange, both empty.
+    pub fn take_scratch(&self) -> Scratch {
+        self.scratches.borrow_mut().pop().unwrap_or_else(|| Scratch {
+            out: Vec::with_capacity(HEAD_BYTES),
+            from_backend: Buffer::with_capacity(BACKEND_BYTES),
+        })
+    }
+
+    /// Takes the buffers of an exchange back.
+    pub fn give_scratch(&self, mut scratch: Scratch) {
+        let is_intact = scratch.from_backend.capacity() == BACKEND_BYTES
+            && (1..=SCRATCH_OUT_BYTES_MAX).contains(&scratch.out.capacity());
+        let mut store = self.scratches.borrow_mut();
+        if is_intact && store.len() < STORED_MAX {
+            scratch.out.clear();
+            scratch.from_backend.clear();
+            store.push(scratch);
+        }
+    }
+
+    /// A large buffer for a long body.
+    pub fn take_body(&self) -> Buffer {
+        let stored = self.bodies.borrow_mut().pop();
+        stored.unwrap_or_else(|| Buffer::with_capacity(BODY_BYTES))
+    }
+
+    /// Takes a large buffer back.
+    pub fn give_body(&self, buffer: Buffer) {
+        give(&self.bodies, buffer, BODY_BYTES, STORED_BODIES_MAX);
+    }
+}
+
+/// Stores a buffer that still has the size it was made with.
+fn give(store: &RefCell<Vec<Buffer>>, mut buffer: Buffer, capacity: usize, stored_max: usize) {
+    let mut store = store.borrow_mut();
+    if buffer.capacity() == capacity && store.len() < stored_max {
+        buffer.clear();
+        store.push(buffer);
+    }
+}
+
+/// Puts a large buffer in the place of a small one while a long body passes.
+#[derive(Debug)]
+pub struct LargeBuffer<'w> {
+    buffers: &'w Buffers,
+    small: Option<Buffer>,
+}
+
+impl<'w> LargeBuffer<'w> {
+    /// For one body; nothing is exchanged yet.
+    #[must_use]
+    pub fn new(buffers: &'w Buffers) -> LargeBuffer<'w> {
+        LargeBuffer { buffers, small: None }
+    }
+
+    /// The buffer to read into: exchanged when it is empty and much is still to come.
+    pub fn replace<'b>(&mut self, buffer: &'b mut Buffer, bytes_left: u64) -> &'b mut Buffer {
+        if self.small.is_none() && buffer.is_empty() && bytes_left > LARGE_BODY_BYTES {
+            let large = self.buffers.take_body();
+            self.small = Some(std::mem::replace(buffer, large));
+        }
+        buffer
+    }
+
+    /// Puts the small buffer back once the large one is empty.
+    pub fn restore(self, buffer: &mut Buffer) {
+        if let Some(small) = self.small
+            && buffer.is_empty()
+        {
+            self.buffers.give_body(std::mem::replace(buffer, small));
+        }
+    }
+}
+
+/// The size of a buffer for a client's heads; a larger head makes it grow to `--head-bytes-max`.
+pub const HEAD_BYTES: usize = 8 * 1024;
+/// The size of a buffer for what comes from a backend.
+pub const BACKEND_BYTES: usize = 16 * 1024;
+/// The size of a buffer for a long body, either way.
+pub const BODY_BYTES: usize = 256 * 1024;
+/// The largest buffer for outgoing heads that is stored.
+const SCRATCH_OUT_BYTES_MAX: usize = 64 * 1024;
+/// From how many bytes still to come a body is moved through a large buffer.
+const LARGE_BODY_BYTES: u64 = 64 * 1024;
+/// How many buffers of a kind a worker stores: up to 8 MiB and 24 MiB of the small kinds,
+const STORED_MAX: usize = 1024;
+/// and 4 MiB of the large one.
+const STORED_BODIES_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer_of(bytes: &[u8], capacity: usize) -> Buffer {
+        let mut buffer = Buffer::with_capacity(capacity);
+        buffer.bytes.extend_from_slice(bytes);
+        buffer
+    }
+
+    #[test]
+    fn used_bytes_make_room_before_the_buffer_grows() {
+        let mut buffer = buffer_of(b"abcd", 4);
+        buffer.consume(3);
+        assert!(buffer.make_room(4));
+        assert_eq!((buffer.unread(), buffer.capacity()), (&b"d"[..], 4));
+    }
+
+    #[test]
+    fn a_full_buffer_grows_to_its_limit_and_no_further() {
+        let mut buffer = buffer_of(b"abcd", 4);
+        assert!(buffer.make_room(6));
+        assert_eq!(buffer.capacity(), 6);
+        buffer.bytes.extend_from_slice(b"ef");
+        assert!(!buffer.make_room(6));
+    }
+
+    #[test]
+    fn only_buffers_of_the_regular_size_are_stored() {
+        let buffers = Buffers::default();
+        buffers.give_head(Buffer::with_capacity(HEAD_BYTES * 2));
+        assert_eq!(buffers.heads.borrow().len(), 0);
+        buffers.give_head(buffer_of(b"left", HEAD_BYTES));
+        assert!(buffers.take_head().is_empty());
+    }
+}

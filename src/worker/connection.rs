@@ -1,0 +1,155 @@
+//! One client connection, from accept to close: receive a request, run its exchange, again.
+//!
+//! Decides when a connection is idle, when a head is late, and how a connection is closed so that
+//! the client reads the last answer. Called by `listener` for each accepted connection.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::error::Cause;
+use crate::http1::Version;
+use crate::http1::forward::ClientSide;
+use crate::worker::answer;
+use crate::worker::buffer::Buffer;
+use crate::worker::deadline::Wait;
+use crate::worker::exchange;
+use crate::worker::peer::Peer;
+use crate::worker::progress::{After, CLOSING_POLL, End, LINGER_BYTES_MAX, LINGER_TIME};
+use crate::worker::request::{self, Request};
+use crate::worker::state::Worker;
+use crate::worker::stream::Stream;
+
+/// Serves a client until its connection ends; `prefix` holds what was read of it before, and
+/// `number` counts the worker's connections.
+pub async fn serve(
+    worker: &Rc<Worker>,
+    mut client: Stream,
+    peer: Peer,
+    prefix: Buffer,
+    number: usize,
+) {
+    let mut buffer = prefix;
+    let mut is_first = true;
+    let end = loop {
+        let request = match receive(worker, &mut client, &peer, &mut buffer, is_first).await {
+            Ok(request) => request,
+            Err(end) => break end,
+        };
+        if worker.config.faults.panic_connection.is_some_and(|faulty| faulty.get() == number) {
+            panic!("a test asked for this connection's panic");
+        }
+        match exchange::run(worker, &mut client, &peer, &mut buffer, request).await {
+            After::Keep => is_first = false,
+            After::End(end) => break end,
+        }
+    };
+    match end {
+        End::Close => client.close(),
+        End::Reset => client.reset(),
+        End::Linger => {
+            linger(&mut client, &mut buffer).await;
+            client.close();
+        }
+    }
+    worker.buffers.give_head(buffer);
+}
+
+/// Reads until a request's head is complete, or the connection is to end.
+async fn receive(
+    worker: &Worker,
+    client: &mut Stream,
+    peer: &Peer,
+    buffer: &mut Buffer,
+    is_first: bool,
+) -> Result<Request, End> {
+    let limits = &worker.config.client;
+    let mut is_new_line = !buffer.is_empty();
+    let mut is_timed = false;
+    loop {
+        // A head ends with a line: bytes without a line's end need no second look.
+        let is_full = buffer.unread().len() >= worker.config.head.bytes_max;
+        if is_new_line || is_full {
+            match request::read(worker, peer, buffer) {
+                Ok(Some(request)) => {
+                    client.deadline.disarm(Wait::Read);
+                    client.deadline.set_idle(false);
+                    return Ok(request);
+                }
+                Ok(None) => {}
+                Err(cause) => return Err(refuse(worker, client, peer, cause).await),
+            }
+        }
+        let is_idle = buffer.is_empty();
+        if is_idle {
+            if worker.is_draining() && !is_first {
+                return Err(End::Linger);
+            }
+            client.deadline.set_idle(true);
+            let timeout = if is_first { limits.header_timeout } else { limits.idle_timeout };
+            client.deadline.arm(Wait::Read, timeout);
+        } else if !is_timed {
+            is_timed = true;
+            client.deadline.set_idle(false);
+            client.deadline.arm(Wait::Read, limits.header_timeout);
+        }
+        buffer.make_room(worker.config.head.bytes_max);
+        let before = buffer.unread().len();
+        let read = buffer.fill(&mut client.receiver).await;
+        let is_closing = client.deadline.is_closing();
+        if is_closing && is_idle && !matches!(read, Ok(1..)) {
+            if !worker.is_draining() {
+                worker.note(Cause::ClientIdleTimeout, &peer.addr);
+            }
+            return Err(End::Linger);
+        }
+        if client.deadline.expired(Wait::Read) {
+            return Err(refuse(worker, client, peer, Cause::ClientHeadTimeout).await);
+        }
+        if is_closing && matches!(read, Ok(0)) {
+            // The head began while the idle connection was being closed; its rest may come.
+            monoio::time::sleep(CLOSING_POLL).await;
+            continue;
+        }
+        if !matches!(read, Ok(1..)) {
+            if !is_idle {
+                worker.note(Cause::ClientLeft, &peer.addr);
+            }
+            return Err(End::Close);
+        }
+        is_new_line = memchr::memchr(b'\n', &buffer.unread()[before..]).is_some();
+    }
+}
+
+/// Answers a request that is not forwarded, and ends its connection.
+async fn refuse(worker: &Worker, client: &mut Stream, peer: &Peer, cause: Cause) -> End {
+    worker.note(cause, &peer.addr);
+    let closing = ClientSide { version: Version::Http11, keep_alive: false };
+    let ends = (&client.deadline, &mut client.sender);
+    let mut scratch = worker.buffers.take_scratch();
+    let out = &mut scratch.out;
+    let is_sent = answer::send(cause, closing, false, &worker.config.client, ends, out).await;
+    worker.buffers.give_scratch(scratch);
+    if is_sent { End::Linger } else { End::Close }
+}
+
+/// Ends the sending side, then reads and drops what the client still sends, up to a limit.
+async fn linger(client: &mut Stream, buffer: &mut Buffer) {
+    client.finish();
+    if client.deadline.is_closing() {
+        // Reads do not wait any more; the client gets its time to see the end.
+        return monoio::time::sleep(CLOSING_PAUSE).await;
+    }
+    client.deadline.set_idle(false);
+    client.deadline.arm(Wait::Read, LINGER_TIME);
+    let mut left = LINGER_BYTES_MAX;
+    loop {
+        buffer.clear();
+        match buffer.fill(&mut client.receiver).await {
+            Ok(count @ 1..) if count < left => left -= count,
+            _ => break,
+        }
+    }
+}
+
+/// How long an idle client that is closed has to see the end, and to stop sending.
+const CLOSING_PAUSE: Duration = Duration::from_millis(500);

@@ -1,0 +1,258 @@
+//! The response's way to the client: the head, as it came where nothing must change, then the
+//! body as it comes.
+//!
+//! Decides whether both connections outlive the response. Says exactly what the client has seen
+//! when a response fails. Called by `relay`.
+
+use std::mem::MaybeUninit;
+
+use crate::config::HEADERS_LIMIT;
+use crate::error::Cause;
+use crate::http1::chunked::Output;
+use crate::http1::framing::{Body, Framing};
+use crate::http1::response::{self, SWITCHING_PROTOCOLS};
+use crate::http1::{Version, forward};
+use crate::worker::answer;
+use crate::worker::buffer::{self, Buffer, LargeBuffer, Scratch};
+use crate::worker::deadline::{Deadline, Wait};
+use crate::worker::progress::{End, Facts, Failure, Progress};
+use crate::worker::state::Worker;
+use crate::worker::stream::{Receiver, Sender};
+use crate::worker::upload::{Uplink, UplinkState};
+
+/// A response that reached the client whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered {
+    /// Whether the client's connection serves its next request.
+    pub client_is_kept: bool,
+    /// Whether the backend's connection is between two messages.
+    pub backend_is_reusable: bool,
+}
+
+/// A response that did not.
+#[derive(Clone, Copy, Debug)]
+pub enum Lost {
+    /// Before the client saw a final head.
+    BeforeHead(Failure),
+    /// After that; the client's connection must end so.
+    InBody(Cause, End),
+}
+
+/// The response's way to the client.
+pub struct Downlink<'a> {
+    /// The worker of both connections.
+    pub worker: &'a Worker,
+    /// What the response's way depends on.
+    pub facts: Facts,
+    /// What the other direction sees of this one.
+    pub uplink: &'a Uplink,
+    /// The client's deadlines.
+    pub client: &'a Deadline,
+    /// Where it goes.
+    pub sender: &'a mut Sender,
+    /// The backend's deadlines.
+    pub backend: &'a Deadline,
+    /// Where the response comes from.
+    pub receiver: &'a mut Receiver,
+}
+
+/// A response head that was read and written for the client.
+struct Head {
+    is_interim: bool,
+    status: u16,
+    framing: Framing,
+    /// Whether the head goes out as it came in, from the backend's buffer, instead of from `out`.
+    goes_as_is: bool,
+    bytes: usize,
+    client_is_kept: bool,
+    backend_is_kept: bool,
+}
+
+impl Downlink<'_> {
+    /// Moves the response to its end.
+    ///
+    /// # Errors
+    /// When it did not reach the client whole; says what the client has seen.
+    pub async fn run(&mut self, scratch: &mut Scratch) -> Result<Delivered, Lost> {
+        let (head, mut body) = self.deliver_head(scratch).await?;
+        let mut large = LargeBuffer::new(&self.worker.buffers);
+        let end = if head.framing == Framing::UntilClose || self.facts.version == Version::Http10 {
+            End::Reset
+        } else {
+            End::Close
+        };
+        let from_backend = &mut scratch.from_backend;
+        while !body.is_complete() {
+            let buffer = large.replace(from_backend, body.bytes_left());
+            match self.read(buffer).await {
+                Ok(0) if body.may_end() => break,
+                Ok(0) => {
+                    return Err(Lost::InBody(self.cause_of_end(Cause::ResponseTruncated), end));
+                }
+                Ok(_) => {}
+                Err(cause) => return Err(Lost::InBody(cause, end)),
+            }
+            let taken = body
+                .take(buffer.unread_mut())
+                .map_err(|_fault| Lost::InBody(Cause::ResponseChunkInvalid, end))?;
+            self.client.arm(Wait::Write, self.worker.config.client.body_timeout);
+            let sent = buffer.send(self.sender, taken.kept).await;
+            self.client.disarm(Wait::Write);
+            if sent.is_err() {
+                return Err(Lost::InBody(self.cause_of_unsent(), End::Close));
+            }
+            buffer.consume(taken.used);
+        }
+        self.backend.disarm(Wait::Read);
+        let has_surplus = !from_backend.is_empty();
+        large.restore(from_backend);
+        Ok(Delivered {
+            client_is_kept: head.client_is_kept,
+            backend_is_reusable: head.backend_is_kept && !has_surplus,
+        })
+    }
+
+    /// Sends the final head, with what has come of the body, and interim heads before it.
+    async fn deliver_head(&mut self, scratch: &mut Scratch) -> Result<(Head, Body), Lost> {
+        let mut interims = 0;
+        self.uplink.arm_backend(&self.worker.config, self.backend);
+        loop {
+            let head = self.read_head(scratch).await.map_err(|failure| match interims {
+                0 => Lost::BeforeHead(failure),
+                _ => before_head(failure.cause),
+            })?;
+            let is_final = !head.is_interim;
+            interims += usize::from(head.is_interim);
+            if head.status == SWITCHING_PROTOCOLS || interims > INTERIM_HEADS_MAX {
+                return Err(before_head(Cause::ResponseInvalid));
+            }
+            let Scratch { out, from_backend } = &mut *scratch;
+            let mut body = Body::new(head.framing, self.output());
+            let rest = from_backend.unread_mut().get_mut(head.bytes..).unwrap_or_default();
+            let taken = body.take(rest).map_err(|_fault| before_head(Cause::ResponseInvalid))?;
+            self.client.wait_over();
+            self.uplink.has_answer.set(is_final);
+            self.client.arm(Wait::Write, self.worker.config.client.body_timeout);
+            let sent = if head.is_interim && self.facts.version == Version::Http10 {
+                Ok(())
+            } else if head.goes_as_is {
+                from_backend.send(self.sender, head.bytes + taken.kept).await
+            } else {
+                let body_start = head.bytes;
+                out.extend_from_slice(&from_backend.unread()[body_start..body_start + taken.kept]);
+                buffer::send_all(out, self.sender, &mut 0).await
+            };
+            self.client.disarm(Wait::Write);
+            if sent.is_err() {
+                return Err(Lost::InBody(self.cause_of_unsent(), End::Close));
+            }
+            from_backend.consume(head.bytes + taken.used);
+            if is_final {
+                return Ok((head, body));
+            }
+            self.facts.expects_continue = false;
+        }
+    }
+
+    /// Reads until a head is complete, and writes it to `out` where it must change.
+    async fn read_head(&mut self, scratch: &mut Scratch) -> Result<Head, Failure> {
+        let limits = self.worker.config.head;
+        loop {
+            let has_bytes = !scratch.from_backend.is_empty();
+            if has_bytes && let Some(head) = self.parse_head(scratch).map_err(started)? {
+                return Ok(head);
+            }
+            scratch.from_backend.make_room(limits.bytes_max);
+            let read = scratch.from_backend.fill(self.receiver).await;
+            let cause = if self.client.is_gone() {
+                Cause::ClientLeft
+            } else if self.backend.expired(Wait::Read) || self.backend.expired(Wait::Write) {
+                Cause::ResponseTimeout
+            } else if matches!(read, Ok(1..)) {
+                continue;
+            } else if has_bytes {
+                Cause::ResponseInvalid
+            } else {
+                Cause::BackendLost
+            };
+            let progress = if has_bytes { Progress::ResponseStarted } else { Progress::Sent };
+            return Err(Failure { cause, progress });
+        }
+    }
+
+    fn parse_head(&self, scratch: &mut Scratch) -> Result<Option<Head>, Cause> {
+        let Scratch { out, from_backend } = scratch;
+        let mut space = [MaybeUninit::uninit(); HEADERS_LIMIT];
+        let (bytes, limits) = (from_backend.unread(), &self.worker.config.head);
+        let Some(head) = response::parse(bytes, &mut space, limits, self.facts.is_head)? else {
+            return Ok(None);
+        };
+        // A client that waits for a 100 and gets a final answer may or may not send its body:
+        // what follows could be read two ways.
+        let is_sure_of_next =
+            self.uplink.state.get() == UplinkState::Sent || !self.facts.expects_continue;
+        let keeps = head.is_interim()
+            || (is_sure_of_next
+                && !self.worker.is_draining()
+                && forward::client_sees_end(head.framing, self.facts.version));
+        let side = self.facts.client_side(keeps);
+        let goes_as_is = forward::passes_as_is(&head, side);
+        if !goes_as_is {
+            out.clear();
+            forward::response(&head, side, out);
+        }
+        Ok(Some(Head {
+            is_interim: head.is_interim(),
+            status: head.status,
+            framing: head.framing,
+            goes_as_is,
+            bytes: head.bytes,
+            client_is_kept: side.keep_alive,
+            backend_is_kept: head.keep_alive,
+        }))
+    }
+
+    /// Reads some of the body; 0 says that the backend ended it.
+    async fn read(&mut self, buffer: &mut Buffer) -> Result<usize, Cause> {
+        self.uplink.arm_backend(&self.worker.config, self.backend);
+        let read = buffer.fill(self.receiver).await;
+        if self.backend.expired(Wait::Read) {
+            return Err(Cause::ResponseBodyTimeout);
+        }
+        read.map_err(|_lost| self.cause_of_end(Cause::ResponseTruncated))
+    }
+
+    /// Answers for corelane while the client is still sending.
+    pub async fn refuse(&mut self, cause: Cause, out: &mut Vec<u8>) {
+        let (side, limits) = (self.facts.client_side(false), &self.worker.config.client);
+        let ends = (self.client, &mut *self.sender);
+        if !answer::send(cause, side, self.facts.is_head, limits, ends, out).await {
+            tracing::debug!(cause = cause.name(), "a client left before its answer");
+        }
+    }
+
+    fn output(&self) -> Output {
+        if self.facts.version == Version::Http10 { Output::Data } else { Output::Chunks }
+    }
+
+    /// Why the backend's answer ended: by itself, or because the client's part failed.
+    fn cause_of_end(&self, cause: Cause) -> Cause {
+        self.uplink.fault.get().unwrap_or(cause)
+    }
+
+    fn cause_of_unsent(&self) -> Cause {
+        let is_late = self.client.expired(Wait::Write);
+        if is_late { Cause::ClientBodyTimeout } else { Cause::ClientLeft }
+    }
+}
+
+fn started(cause: Cause) -> Failure {
+    Failure { cause, progress: Progress::ResponseStarted }
+}
+
+fn before_head(cause: Cause) -> Lost {
+    Lost::BeforeHead(started(cause))
+}
+
+/// The most interim heads before a final one.
+const INTERIM_HEADS_MAX: usize = 32;

@@ -1,0 +1,36 @@
+//! Something that happened on this worker, for the one task that waits for it.
+//!
+//! An event that nobody waits for yet is kept, so none is lost between a check and a wait.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+/// An event with at most one waiting task.
+#[derive(Debug, Default)]
+pub struct Event {
+    happened: Cell<bool>,
+    waiter: RefCell<Option<Waker>>,
+}
+
+impl Event {
+    /// Lets the waiting task go on, or the next one that waits.
+    pub fn notify(&self) {
+        self.happened.set(true);
+        if let Some(waiter) = self.waiter.borrow_mut().take() {
+            waiter.wake();
+        }
+    }
+
+    /// Waits until `notify` was called since the last wait.
+    pub async fn wait(&self) {
+        poll_fn(|context| {
+            if self.happened.replace(false) {
+                return Poll::Ready(());
+            }
+            *self.waiter.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}

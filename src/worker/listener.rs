@@ -1,0 +1,122 @@
+//! Accepts connections and starts a task for each; closes without resetting anyone.
+//!
+//! One task per listening socket: monoio 0.2.4 loses a connection whose accept is cancelled. A
+//! panic in a connection's task ends that connection alone.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use monoio::net::{TcpListener, TcpStream};
+
+use crate::error::Cause;
+use crate::metrics::Counter;
+use crate::sys::{self, Side};
+use crate::worker::connection;
+use crate::worker::deadline::Role;
+use crate::worker::driver;
+use crate::worker::panic::contained;
+use crate::worker::peer::Peer;
+use crate::worker::state::Worker;
+use crate::worker::stream::{self, Stream};
+
+/// Makes a listening socket this worker's own.
+///
+/// # Errors
+/// When the descriptor cannot be registered with the driver.
+pub fn adopt(socket: StdTcpListener) -> io::Result<TcpListener> {
+    socket.set_nonblocking(driver::is_epoll())?;
+    TcpListener::from_std(socket)
+}
+
+/// Accepts connections until the worker has drained; `index` is the listener's in the config.
+pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        match socket.accept().await {
+            Ok((client, addr)) => {
+                pause = PAUSE_MIN;
+                open(&worker, client, addr, index);
+            }
+            // The socket was shut down.
+            Err(_) if worker.is_draining() => break,
+            Err(error) if is_exhaustion(&error) => {
+                // Logged when a pause begins, not each time it goes on.
+                if pause == PAUSE_MIN {
+                    tracing::error!(%error, "accepting pauses: raise ulimit -n");
+                }
+                worker.lane().add(Counter::AcceptPauses);
+                monoio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            // That connection alone failed; the pause keeps an unknown error from spinning.
+            Err(error) => {
+                tracing::debug!(%error, "a connection was lost before it was accepted");
+                monoio::time::sleep(PAUSE_MIN).await;
+            }
+        }
+    }
+    drop(socket);
+    worker.listener_ended();
+}
+
+/// Takes nobody new, lets `accept` serve whoever has connected, then ends it; for a drain.
+pub async fn close(socket: Rc<TcpListener>) {
+    if let Err(error) = sys::refuse_new_connections(&*socket) {
+        tracing::debug!(%error, "clients that connect right now may be reset");
+    }
+    // Handshakes under way complete, and the accept task takes what is queued.
+    monoio::time::sleep(HANDSHAKE_GRACE).await;
+    while sys::is_readable(socket.as_raw_fd()) {
+        monoio::time::sleep(DRAIN_POLL).await;
+    }
+    sys::shutdown(socket.as_raw_fd(), Side::Both);
+}
+
+/// Starts the task of a new connection.
+fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usize) {
+    let admission = worker.admit();
+    let faults = &worker.config.faults;
+    if faults.panic_worker.is_some_and(|number| number.get() == admission.number) {
+        panic!("a test asked for this worker's panic");
+    }
+    let local = match stream::prepare(&client).and_then(|()| client.local_addr()) {
+        Ok(local) => local,
+        Err(error) => {
+            tracing::debug!(%error, "a client left while it was accepted");
+            return;
+        }
+    };
+    let peer = Peer::new(addr, local, listener);
+    let client = Stream::tcp(client, Role::Client, &worker.deadlines);
+    let worker = worker.clone();
+    monoio::spawn(async move {
+        let addr = peer.addr;
+        let prefix = worker.buffers.take_head();
+        let serving = connection::serve(&worker, client, peer, prefix, admission.number);
+        if let Err(panic) = contained(serving).await {
+            tracing::error!(panic, "a connection's task panicked");
+            worker.note(Cause::Internal, &addr);
+        }
+        drop(admission);
+    });
+}
+
+/// Whether accepting failed for want of descriptors or memory, which others may give back.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
+}
+
+/// The first and the longest pause after accepting failed.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How often a listener that closes looks whether its queue is empty.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// How long a handshake under way may take to complete when the worker drains.
+const HANDSHAKE_GRACE: Duration = Duration::from_millis(100);

@@ -1,0 +1,105 @@
+//! How another thread reaches a worker: a bounded queue and a socket pair that wakes its loop.
+//!
+//! monoio's wakers do not cross threads, so the worker reads the socket pair like any connection.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+use monoio::io::AsyncReadRent;
+
+/// What a worker can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Take no new connections, complete what is under way, then end.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// The senders' side of a worker's mailbox.
+#[derive(Debug)]
+pub struct Mailbox {
+    queue: ArrayQueue<Message>,
+    /// A byte is on its way to the worker that it has not read.
+    woken: AtomicBool,
+    wake: UnixStream,
+}
+
+/// The worker's side of its mailbox.
+#[derive(Debug)]
+pub struct Inbox {
+    mailbox: Arc<Mailbox>,
+    woken: UnixStream,
+}
+
+impl Mailbox {
+    /// Both sides of a mailbox.
+    ///
+    /// # Errors
+    /// When no socket pair can be had.
+    pub fn new() -> io::Result<(Arc<Mailbox>, Inbox)> {
+        let (wake, woken) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        let queue = ArrayQueue::new(MESSAGES_MAX);
+        let mailbox = Arc::new(Mailbox { queue, woken: AtomicBool::new(false), wake });
+        Ok((mailbox.clone(), Inbox { mailbox, woken }))
+    }
+
+    /// Puts a message in and wakes the worker; never waits.
+    ///
+    /// # Errors
+    /// The message comes back when the mailbox is full.
+    pub fn post(&self, message: Message) -> Result<(), Message> {
+        self.queue.push(message)?;
+        if !self.woken.swap(true, Ordering::AcqRel)
+            && let Err(error) = (&self.wake).write_all(&[0])
+        {
+            tracing::error!(%error, "a worker cannot be woken");
+        }
+        Ok(())
+    }
+}
+
+impl Inbox {
+    /// A second handle, for the worker that takes over from one that died.
+    ///
+    /// # Errors
+    /// When no descriptor can be had.
+    pub fn try_clone(&self) -> io::Result<Inbox> {
+        Ok(Inbox { mailbox: self.mailbox.clone(), woken: self.woken.try_clone()? })
+    }
+
+    /// Hands each message to `on_message` as it comes, until that returns false.
+    ///
+    /// # Errors
+    /// When the socket pair fails; nothing can reach this worker any more then.
+    pub async fn receive(self, mut on_message: impl FnMut(Message) -> bool) -> io::Result<()> {
+        self.woken.set_nonblocking(crate::worker::driver::is_epoll())?;
+        let mut woken = monoio::net::UnixStream::from_std(self.woken)?;
+        let mut buf = vec![0_u8; WAKE_BYTES];
+        loop {
+            while let Some(message) = self.mailbox.queue.pop() {
+                if !on_message(message) {
+                    return Ok(());
+                }
+            }
+            let (result, bytes) = woken.read(buf).await;
+            buf = bytes;
+            if result? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.mailbox.woken.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// How long a full mailbox is tried again before its worker counts as stuck.
+pub const POST_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most messages that wait for one worker.
+const MESSAGES_MAX: usize = 1024;
+/// The most wake-ups read at once.
+const WAKE_BYTES: usize = 64;

@@ -1,0 +1,188 @@
+//! The data plane: one worker per core, each with its own runtime, listeners, connections, pool
+//! and buffers.
+//!
+//! Nothing here waits for another thread. What a worker shares it reads with one atomic load (the
+//! snapshot) or writes alone (its lane of counters); what reaches it comes through its mailbox.
+
+pub mod answer;
+pub mod buffer;
+pub mod causes;
+pub mod connection;
+pub mod deadline;
+pub mod download;
+pub mod driver;
+pub mod event;
+pub mod exchange;
+pub mod listener;
+pub mod mailbox;
+pub mod panic;
+pub mod peer;
+pub mod progress;
+pub mod relay;
+pub mod request;
+pub mod state;
+pub mod stream;
+pub mod upload;
+
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::error::StartError;
+use crate::metrics::{Counter, Lanes};
+use crate::sys::Pending;
+use crate::upstream::snapshot::Published;
+use deadline::Deadlines;
+use driver::Runtime;
+use mailbox::{Inbox, Message};
+use panic::message_of;
+use state::Worker;
+use stream::Stream;
+
+/// What a worker's thread is started with.
+#[derive(Debug)]
+pub struct Seat {
+    /// The worker's number, and its lane's.
+    pub id: usize,
+    /// The core it is pinned to.
+    pub core: usize,
+    /// The process's configuration.
+    pub config: Arc<Config>,
+    /// The counters of all workers.
+    pub lanes: Lanes,
+    /// The snapshot in force.
+    pub published: Published,
+    /// This worker's own socket for each of `Config::listeners`.
+    pub listeners: Vec<TcpListener>,
+    /// What other threads tell it.
+    pub inbox: Inbox,
+}
+
+/// How a worker's thread ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to, or has drained.
+    Regularly,
+    /// Something outside a connection panicked: its connections are shut down, and another thread
+    /// may take its lane over.
+    Panicked(String),
+}
+
+/// Runs a worker on this thread until it is told to end; `on_start` gets the driver's name once
+/// it accepts connections.
+///
+/// # Errors
+/// When the thread cannot be pinned or no driver works.
+pub fn run(seat: Seat, on_start: impl FnOnce(&'static str)) -> Result<Ended, StartError> {
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: seat.core }) {
+        return Err(StartError::Pin(seat.core));
+    }
+    let workers = &seat.config.workers;
+    let (mut runtime, driver) = Runtime::build(workers.driver, workers.ring_entries)?;
+    let deadlines = Deadlines::new(Instant::now());
+    let lanes = seat.lanes.clone();
+    let id = seat.id;
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(serve(seat, deadlines.clone(), driver, on_start))
+    }));
+    match ran {
+        Ok(served) => served.map(|()| Ended::Regularly),
+        Err(panic) => {
+            // Operations under way keep their sockets open: shut down, they complete.
+            deadlines.abort_all();
+            drop(runtime);
+            lanes.lane(id).reset_gauges();
+            Ok(Ended::Panicked(message_of(panic.as_ref())))
+        }
+    }
+}
+
+/// Starts the worker's tasks and waits for its end.
+async fn serve(
+    seat: Seat,
+    deadlines: Rc<Deadlines>,
+    driver: &'static str,
+    on_start: impl FnOnce(&'static str),
+) -> Result<(), StartError> {
+    let Seat { id, core: _, config, lanes, published, listeners, inbox } = seat;
+    let worker = Rc::new(Worker::new(id, config, lanes, published, deadlines));
+    for (index, socket) in listeners.into_iter().enumerate() {
+        let socket = listener::adopt(socket)
+            .map_err(|error| StartError::Resource("a listening socket for a worker", error))?;
+        let socket = Rc::new(socket);
+        worker.add_listener(socket.clone());
+        monoio::spawn(listener::accept(worker.clone(), socket, index));
+    }
+    monoio::spawn(sweep(worker.clone()));
+    let told = worker.clone();
+    monoio::spawn(async move {
+        if let Err(error) = inbox.receive(|message| obey(&told, message)).await {
+            tracing::error!(%error, "a worker lost its mailbox and ends");
+            obey(&told, Message::Stop);
+        }
+    });
+    on_start(driver);
+    worker.ended().await;
+    worker.flush_log();
+    Ok(())
+}
+
+/// Does what a message says; whether more messages are read.
+fn obey(worker: &Worker, message: Message) -> bool {
+    match message {
+        Message::Drain => {
+            for socket in worker.begin_drain() {
+                monoio::spawn(listener::close(socket));
+            }
+            true
+        }
+        Message::Stop => {
+            worker.stop();
+            false
+        }
+    }
+}
+
+/// Walks the deadlines and the pool again and again.
+async fn sweep(worker: Rc<Worker>) {
+    let tick = tick_of(&worker.config);
+    let mut tidied = Instant::now();
+    loop {
+        worker.deadlines.filled().await;
+        monoio::time::sleep(tick).await;
+        let now = Instant::now();
+        worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
+        worker.lane().add(Counter::Sweeps);
+        if now.duration_since(tidied) >= TIDY_INTERVAL {
+            tidied = now;
+            let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
+            worker.idle.borrow_mut().sweep(now, is_alive);
+            worker.flush_log();
+        }
+    }
+}
+
+/// A quarter of the shortest timeout, so that none is late by more than that.
+fn tick_of(config: &Config) -> Duration {
+    let (client, backend) = (&config.client, &config.backend);
+    let shortest = [
+        client.header_timeout,
+        client.idle_timeout,
+        client.body_timeout,
+        backend.response_timeout,
+        backend.body_timeout,
+        backend.idle_timeout,
+    ]
+    .into_iter()
+    .min();
+    (shortest.unwrap_or(TICK_MAX) / 4).clamp(TICK_MIN, TICK_MAX)
+}
+
+/// How often dead pooled connections are closed and kept log lines written.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest and the longest time between two sweeps.
+const TICK_MIN: Duration = Duration::from_millis(5);
+const TICK_MAX: Duration = Duration::from_millis(100);

@@ -1,0 +1,220 @@
+//! A worker's state, shared by its tasks and never by threads.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use monoio::net::TcpListener;
+
+use crate::config::Config;
+use crate::error::Cause;
+use crate::metrics::{Counter, Lane, Lanes};
+use crate::upstream::balance::{self, Cursor};
+use crate::upstream::endpoint::{Address, Slot};
+use crate::upstream::pool::IdlePool;
+use crate::upstream::snapshot::{Held, PoolId, Published, Snapshot, View};
+use crate::worker::buffer::Buffers;
+use crate::worker::causes::CauseLog;
+use crate::worker::deadline::Deadlines;
+use crate::worker::event::Event;
+use crate::worker::stream::Stream;
+
+/// A worker's state, shared by its tasks; never by threads.
+#[derive(Debug)]
+pub struct Worker {
+    /// The process's configuration.
+    pub config: Arc<Config>,
+    /// When its connections are overdue.
+    pub deadlines: Rc<Deadlines>,
+    /// The unused connections to backends.
+    pub idle: RefCell<IdlePool<Stream>>,
+    /// The unused buffers.
+    pub buffers: Buffers,
+    id: usize,
+    lanes: Lanes,
+    view: RefCell<View>,
+    snapshot: RefCell<Rc<Held>>,
+    cursors: RefCell<Vec<Cursor>>,
+    causes: CauseLog,
+    accepted: Cell<usize>,
+    clients: Cell<usize>,
+    /// The listening sockets, until a drain closes them.
+    listeners: RefCell<Vec<Rc<TcpListener>>>,
+    /// How many of them still accept.
+    listening: Cell<usize>,
+    draining: Cell<bool>,
+    ended: Event,
+}
+
+impl Worker {
+    /// A worker with nothing open.
+    #[must_use]
+    pub fn new(
+        id: usize,
+        config: Arc<Config>,
+        lanes: Lanes,
+        published: Published,
+        deadlines: Rc<Deadlines>,
+    ) -> Worker {
+        let mut view = View::new(published);
+        let snapshot = Rc::new(Held::load(&mut view));
+        let backend = &config.backend;
+        let idle = IdlePool::new(backend.idle_per_endpoint_max, backend.idle_timeout);
+        Worker {
+            idle: RefCell::new(idle),
+            config,
+            deadlines,
+            buffers: Buffers::default(),
+            id,
+            lanes,
+            view: RefCell::new(view),
+            snapshot: RefCell::new(snapshot),
+            cursors: RefCell::default(),
+            causes: CauseLog::new(Instant::now()),
+            accepted: Cell::new(0),
+            clients: Cell::new(0),
+            listeners: RefCell::default(),
+            listening: Cell::new(0),
+            draining: Cell::new(false),
+            ended: Event::default(),
+        }
+    }
+
+    /// This worker's counters.
+    #[must_use]
+    pub fn lane(&self) -> &Lane {
+        self.lanes.lane(self.id)
+    }
+
+    /// The snapshot in force; what is read from it holds for the whole request.
+    #[must_use]
+    pub fn snapshot(&self) -> Rc<Held> {
+        let mut view = self.view.borrow_mut();
+        let mut held = self.snapshot.borrow_mut();
+        if !held.is_latest(&mut view) {
+            *held = Rc::new(Held::load(&mut view));
+        }
+        held.clone()
+    }
+
+    /// The endpoint for the next attempt of a request, and never one of `tried`.
+    #[must_use]
+    pub fn pick(
+        &self,
+        snapshot: &Snapshot,
+        pool: PoolId,
+        tried: &[Slot],
+    ) -> Option<(Slot, Address)> {
+        let mut cursors = self.cursors.borrow_mut();
+        while cursors.len() <= pool.0 {
+            cursors.push(Cursor::new(self.id));
+        }
+        let endpoint = balance::pick(snapshot.pool(pool)?, cursors.get_mut(pool.0)?, tried)?;
+        Some((endpoint.slot, endpoint.address?))
+    }
+
+    /// Counts and logs what ended a request or a connection.
+    pub fn note(&self, cause: Cause, peer: &impl std::fmt::Display) {
+        self.lane().add_cause(cause);
+        self.causes.note(cause, peer);
+    }
+
+    /// Whether this worker completes what is under way and takes nothing new.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Counts a connection in, until the guard is dropped.
+    #[must_use]
+    pub fn admit(self: &Rc<Worker>) -> Admission {
+        self.clients.set(self.clients.get() + 1);
+        self.accepted.set(self.accepted.get() + 1);
+        self.lane().add(Counter::Accepted);
+        self.lane().add(Counter::ClientsOpen);
+        Admission { worker: self.clone(), number: self.accepted.get() }
+    }
+
+    /// Counts a listening socket in, which `begin_drain` gives back.
+    pub fn add_listener(&self, socket: Rc<TcpListener>) {
+        self.listeners.borrow_mut().push(socket);
+        self.listening.set(self.listening.get() + 1);
+    }
+
+    /// Counts a listening socket out, once it accepts no more.
+    pub fn listener_ended(&self) {
+        self.listening.set(self.listening.get() - 1);
+        self.end_if_drained();
+    }
+
+    /// From now on, completes what is under way and takes nothing new; the listening sockets are
+    /// the caller's to close.
+    #[must_use]
+    pub fn begin_drain(&self) -> Vec<Rc<TcpListener>> {
+        self.draining.set(true);
+        self.deadlines.close_idle();
+        self.end_if_drained();
+        self.listeners.take()
+    }
+
+    /// Ends everything at once.
+    pub fn stop(&self) {
+        self.deadlines.abort_all();
+        self.ended.notify();
+    }
+
+    /// Waits until the worker has drained or was stopped.
+    pub async fn ended(&self) {
+        self.ended.wait().await;
+    }
+
+    /// Logs the causes that were kept back.
+    pub fn flush_log(&self) {
+        self.causes.flush();
+    }
+
+    fn end_if_drained(&self) {
+        if self.draining.get() && self.listening.get() == 0 && self.clients.get() == 0 {
+            self.ended.notify();
+        }
+    }
+}
+
+/// An open client connection, counted until this is dropped.
+#[derive(Debug)]
+pub struct Admission {
+    worker: Rc<Worker>,
+    /// Counts the connections of this worker from one.
+    pub number: usize,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.worker.clients.set(self.worker.clients.get() - 1);
+        self.worker.lane().subtract(Counter::ClientsOpen);
+        self.worker.end_if_drained();
+    }
+}
+
+/// A request in flight on an endpoint, counted until this is dropped.
+#[derive(Debug)]
+pub struct InFlight<'w> {
+    worker: &'w Worker,
+    slot: Slot,
+}
+
+impl<'w> InFlight<'w> {
+    /// Counts a request in.
+    #[must_use]
+    pub fn new(worker: &'w Worker, slot: Slot) -> InFlight<'w> {
+        worker.lane().begin(slot.number);
+        InFlight { worker, slot }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.worker.lane().end(self.slot.number);
+    }
+}

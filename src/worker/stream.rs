@@ -1,0 +1,117 @@
+//! One connection, to a client or to a backend, with its two directions apart.
+//!
+//! An enum so that Unix sockets and TLS can join TCP. A stream owns its slot in the worker's
+//! table of deadlines and releases it before the socket is closed, so that the sweep can never
+//! shut down another connection that got the same descriptor.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+
+use monoio::BufResult;
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::net::TcpStream;
+
+use crate::sys::{self, Pending, Side};
+use crate::worker::deadline::{Deadline, Deadlines, Role};
+
+/// A connection.
+#[derive(Debug)]
+pub struct Stream {
+    // Declared first, so that the slot is released before the socket is closed.
+    /// Its place in the table of deadlines.
+    pub deadline: Deadline,
+    /// The direction to us.
+    pub receiver: Receiver,
+    /// The direction to the peer.
+    pub sender: Sender,
+}
+
+/// The direction to us.
+#[derive(Debug)]
+pub enum Receiver {
+    /// Over TCP.
+    Tcp(OwnedReadHalf<TcpStream>),
+}
+
+/// The direction to the peer.
+#[derive(Debug)]
+pub enum Sender {
+    /// Over TCP.
+    Tcp(OwnedWriteHalf<TcpStream>),
+}
+
+impl Stream {
+    /// A connection over TCP, known to the table of deadlines from now on.
+    #[must_use]
+    pub fn tcp(socket: TcpStream, role: Role, deadlines: &Rc<Deadlines>) -> Stream {
+        let deadline = Deadlines::enter(deadlines, socket.as_raw_fd(), role);
+        let (receiver, sender) = socket.into_split();
+        Stream { deadline, receiver: Receiver::Tcp(receiver), sender: Sender::Tcp(sender) }
+    }
+
+    /// What has arrived and was not read.
+    #[must_use]
+    pub fn pending(&self) -> Pending {
+        sys::peek(self.fd())
+    }
+
+    /// Tells the peer that nothing more comes; it can still be read.
+    pub fn finish(&self) {
+        sys::shutdown(self.fd(), Side::Write);
+    }
+
+    /// Ends waiting reads and writes.
+    pub fn abort(&self) {
+        sys::shutdown(self.fd(), Side::Both);
+    }
+
+    /// Closes the connection.
+    ///
+    /// Dropping does that too, after one needless shutdown by monoio's write half.
+    pub fn close(self) {
+        drop(self.into_socket());
+    }
+
+    /// Closes the connection so that the peer sees a reset: what it got is not complete.
+    pub fn reset(self) {
+        if let Err(error) = sys::reset_on_close(self.fd()) {
+            tracing::debug!(%error, "a connection is closed instead of reset");
+        }
+        self.close();
+    }
+
+    fn into_socket(self) -> Option<TcpStream> {
+        match (self.receiver, self.sender) {
+            (Receiver::Tcp(receiver), Sender::Tcp(sender)) => receiver.reunite(sender).ok(),
+        }
+    }
+
+    fn fd(&self) -> RawFd {
+        self.deadline.fd()
+    }
+}
+
+impl Receiver {
+    /// Reads once into the room that `buf` offers.
+    pub async fn read<B: IoBufMut>(&mut self, buf: B) -> BufResult<usize, B> {
+        match self {
+            Receiver::Tcp(half) => half.read(buf).await,
+        }
+    }
+}
+
+impl Sender {
+    /// Writes once from the front of `buf`.
+    pub async fn write<B: IoBuf>(&mut self, buf: B) -> BufResult<usize, B> {
+        match self {
+            Sender::Tcp(half) => half.write(buf).await,
+        }
+    }
+}
+
+/// Sets what every connection has set: small writes are sent at once.
+pub fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)
+}

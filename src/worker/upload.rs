@@ -1,0 +1,150 @@
+//! The request body's way to the backend.
+//!
+//! A backend that takes no more of a body may still answer it, so the rest is read and dropped
+//! within limits. A body that ends early or breaks the grammar ends the backend's connection, so
+//! that the backend cannot take what it got for complete. Called by `relay`.
+
+use std::cell::Cell;
+
+use crate::config::Config;
+use crate::error::Cause;
+use crate::http1::framing::Body;
+use crate::sys::{self, Side};
+use crate::worker::buffer::{Buffer, LargeBuffer};
+use crate::worker::deadline::{Deadline, Wait};
+use crate::worker::progress::{CLOSING_POLL, LINGER_BYTES_MAX, LINGER_TIME};
+use crate::worker::state::Worker;
+use crate::worker::stream::{Receiver, Sender};
+
+/// How the request's body fares; both directions look at it.
+#[derive(Debug)]
+pub struct Uplink {
+    /// What becomes of the body.
+    pub state: Cell<UplinkState>,
+    /// What ended the body early on the client's side.
+    pub fault: Cell<Option<Cause>>,
+    /// Whether the final head has come.
+    pub has_answer: Cell<bool>,
+}
+
+/// What becomes of a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UplinkState {
+    /// The backend gets it as it comes.
+    Sending,
+    /// The backend has it whole.
+    Sent,
+    /// It is read and dropped: the backend wants no more of it.
+    Dropping,
+    /// It will not be read further.
+    Failed,
+}
+
+impl Uplink {
+    /// A body that stands so.
+    #[must_use]
+    pub fn new(state: UplinkState) -> Uplink {
+        Uplink { state: Cell::new(state), fault: Cell::new(None), has_answer: Cell::new(false) }
+    }
+
+    /// Gives the backend its time for what comes next, once it has the whole request: before
+    /// that, it may be waiting for the client.
+    pub fn arm_backend(&self, config: &Config, backend: &Deadline) {
+        if self.state.get() != UplinkState::Sending {
+            let limits = &config.backend;
+            let is_in_body = self.has_answer.get();
+            let timeout = if is_in_body { limits.body_timeout } else { limits.response_timeout };
+            backend.arm(Wait::Read, timeout);
+        }
+    }
+}
+
+/// The request body's way to the backend.
+pub struct Upload<'a> {
+    /// The worker of both connections.
+    pub worker: &'a Worker,
+    /// What the other direction sees of this one.
+    pub uplink: &'a Uplink,
+    /// The client's deadlines.
+    pub client: &'a Deadline,
+    /// Where the body comes from.
+    pub receiver: &'a mut Receiver,
+    /// The backend's deadlines.
+    pub backend: &'a Deadline,
+    /// Where it goes.
+    pub sender: &'a mut Sender,
+}
+
+impl Upload<'_> {
+    /// Moves the body until it is complete or has failed; `uplink` tells how it ended.
+    pub async fn run(&mut self, buffer: &mut Buffer, body: &mut Body) {
+        let mut large = LargeBuffer::new(&self.worker.buffers);
+        let mut dropped = 0;
+        while !body.is_complete() {
+            if buffer.is_empty()
+                && let Err(cause) = self.read(large.replace(buffer, body.bytes_left())).await
+            {
+                return self.fail(cause);
+            }
+            let taken = match body.take(buffer.unread_mut()) {
+                Ok(taken) => taken,
+                Err(fault) => return self.fail(fault.in_request()),
+            };
+            if self.uplink.state.get() == UplinkState::Sending {
+                self.send(buffer, taken.kept).await;
+            } else {
+                dropped += taken.used;
+            }
+            buffer.consume(taken.used);
+            if dropped > LINGER_BYTES_MAX {
+                return self.fail(Cause::ClientBodyTimeout);
+            }
+        }
+        large.restore(buffer);
+        if self.uplink.state.get() == UplinkState::Sending {
+            self.uplink.state.set(UplinkState::Sent);
+            self.uplink.arm_backend(&self.worker.config, self.backend);
+        }
+    }
+
+    async fn read(&mut self, buffer: &mut Buffer) -> Result<(), Cause> {
+        if self.uplink.state.get() == UplinkState::Sending {
+            self.client.arm(Wait::Read, self.worker.config.client.body_timeout);
+        }
+        let read = loop {
+            let read = buffer.fill(self.receiver).await;
+            if self.client.expired(Wait::Read) {
+                return Err(Cause::ClientBodyTimeout);
+            }
+            if !(self.client.is_closing() && matches!(read, Ok(0))) {
+                break read;
+            }
+            // The request began while the idle connection was being closed; its rest may come.
+            monoio::time::sleep(CLOSING_POLL).await;
+        };
+        if self.uplink.state.get() == UplinkState::Sending {
+            self.client.disarm(Wait::Read);
+        }
+        if matches!(read, Ok(1..)) { Ok(()) } else { Err(Cause::ClientLeft) }
+    }
+
+    /// Sends to the backend; one that takes no more may still answer, so that is no failure.
+    async fn send(&mut self, buffer: &mut Buffer, count: usize) {
+        self.backend.arm(Wait::Write, self.worker.config.backend.body_timeout);
+        let sent = buffer.send(self.sender, count).await;
+        self.backend.disarm(Wait::Write);
+        if sent.is_err() && self.uplink.state.get() == UplinkState::Sending {
+            self.uplink.state.set(UplinkState::Dropping);
+            self.client.arm(Wait::Read, LINGER_TIME);
+            self.uplink.arm_backend(&self.worker.config, self.backend);
+        }
+    }
+
+    /// Ends the body, so that the backend cannot take what it got for complete.
+    fn fail(&self, cause: Cause) {
+        if self.uplink.state.replace(UplinkState::Failed) == UplinkState::Sending {
+            self.uplink.fault.set(Some(cause));
+        }
+        sys::shutdown(self.backend.fd(), Side::Both);
+    }
+}
