@@ -215,9 +215,10 @@ fn a_head_that_does_not_end_in_time_is_answered_408() {
 
 #[test]
 fn an_idle_client_is_closed_without_a_word() {
-    // client-idle-timeout: no answer, since nothing was asked.
+    // client-idle-timeout: no answer, since nothing was asked. A client that never asked has the time of a head.
     let upstream = Upstream::naming_targets();
-    let proxy = Flags::to(&[&upstream]).with("--client-idle-timeout", "300ms").start();
+    let flags = Flags::to(&[&upstream]).with("--client-idle-timeout", "300ms");
+    let proxy = flags.with("--client-header-timeout", "300ms").start();
     let mut silent = proxy.client();
     silent.expect_close();
     let mut idle = proxy.client();

@@ -14,6 +14,7 @@ fn run(words: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
+const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:0"];
 const BACKEND: [&str; 2] = ["--backend", "http://127.0.0.1:1"];
 
 #[test]
@@ -46,10 +47,10 @@ fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
         (&["--no-such-flag"], "--no-such-flag"),
     ];
     for (words, named) in cases {
-        let backend: &[&str] =
-            if words.is_empty() || words[0] == "--backend" { &[] } else { &BACKEND };
-        // A port that is taken would be seen if a socket were opened before the check.
-        let (code, stdout, stderr) = run(&[words, backend].concat(), &[]);
+        let listen: &[&str] = if words.contains(&"--listen") { &[] } else { &LISTEN };
+        let has_backend = words.is_empty() || words.contains(&"--backend");
+        let backend: &[&str] = if has_backend { &[] } else { &BACKEND };
+        let (code, stdout, stderr) = run(&[words, listen, backend].concat(), &[]);
         assert_eq!((code, stdout.as_str()), (Some(64), ""), "{words:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{words:?}: {stderr}");
         assert!(stderr.contains(named), "{words:?} should name {named}: {stderr}");
@@ -58,7 +59,7 @@ fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
 
 #[test]
 fn an_impossible_environment_ends_with_64_and_one_clear_line() {
-    let (code, _, stderr) = run(&BACKEND, &[("CORELANE_DRAIN_TIMEOUT", "soon")]);
+    let (code, _, stderr) = run(&[LISTEN, BACKEND].concat(), &[("CORELANE_DRAIN_TIMEOUT", "soon")]);
     assert_eq!((code, stderr.lines().count()), (Some(64), 1), "{stderr}");
     assert!(stderr.contains("soon"), "{stderr}");
 }

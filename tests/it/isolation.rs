@@ -113,8 +113,8 @@ fn new_clients_are_served_while_ten_thousand_old_ones_expire() {
     assert!(crowd >= 1000, "ulimit -n is too low for this test: {allowed}");
 
     let upstream = Upstream::naming_targets();
-    let flags = Flags::to(&[&upstream]).with("--workers", "2").with("--client-idle-timeout", "1s");
-    let proxy = flags.start();
+    let flags = Flags::to(&[&upstream]).with("--workers", "2");
+    let proxy = flags.with("--client-header-timeout", "1s").start();
     let mut old = Vec::with_capacity(crowd);
     let mut served = 0;
     let serve_new_one = || {
@@ -165,7 +165,7 @@ fn without_file_descriptors_it_waits_and_does_not_spin() {
 #[test]
 fn at_rest_it_uses_next_to_no_processor_time() {
     let upstream = Upstream::naming_targets();
-    let flags = Flags::to(&[&upstream]).with("--workers", "2").with("--health-interval", "1s");
+    let flags = Flags::to(&[&upstream]).with("--workers", "2");
     let proxy = flags.start();
     let mut idle: Vec<_> = (0..50).map(|_| proxy.client()).collect();
     idle.iter_mut().for_each(|client| drop(client.get("/").expect(200)));

@@ -15,7 +15,7 @@ use super::{SOON, Scratch, wait_until};
 
 pub const CORELANE: &str = env!("CARGO_BIN_EXE_corelane");
 
-/// Flags for one start. The defaults: one worker, any port, probes every 100 ms.
+/// Flags for one start. The defaults: one worker, any port, a probe a second.
 pub struct Flags {
     flags: Vec<(String, String)>,
     stderr: Option<Stdio>,
@@ -40,7 +40,8 @@ impl Flags {
             ("--listen", "127.0.0.1:0"),
             ("--workers", "1"),
             ("--health-path", HEALTH_PATH),
-            ("--health-interval", "100ms"),
+            ("--health-interval", "1s"),
+            ("--health-timeout", "1s"),
         ];
         let flags = defaults.map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
         Flags { flags, stderr: None }
