@@ -47,14 +47,14 @@ fn check_refused(upstream: &Upstream, client: &mut Client, method: &str, status:
     assert_eq!(upstream.request_count(), 0, "{cause}: it reached the backend");
 }
 
-const REFUSED: [(&str, u16, &[u8]); 34] = [
-    ("request-syntax", 400, b"GET / HTTP/1.1\r\nHost: t\r\nno colon\r\n\r\n"),
-    ("request-syntax", 400, b"GET /\r\n\r\n"),
-    ("request-syntax", 400, b"GET / HTTP/1.1\r\nHost: t\r\nX: a\r\n folded\r\n\r\n"),
-    ("request-syntax", 400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"),
+const REFUSED: [(&str, u16, &[u8]); 35] = [
+    ("request-header-name", 400, b"GET / HTTP/1.1\r\nHost: t\r\nno colon\r\n\r\n"),
+    ("request-target", 400, b"GET /\r\n\r\n"),
+    ("request-header-name", 400, b"GET / HTTP/1.1\r\nHost: t\r\nX: a\r\n folded\r\n\r\n"),
+    ("request-method", 400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"),
     ("request-bare-line-end", 400, b"GET / HTTP/1.1\nHost: t\n\n"),
     ("request-bare-line-end", 400, b"GET / HTTP/1.1\r\nHost: t\nX: y\r\n\r\n"),
-    ("request-bare-line-end", 400, b"GET / HTTP/1.1\r\nHost: t\rX: y\r\n\r\n"),
+    ("request-header-value", 400, b"GET / HTTP/1.1\r\nHost: t\rX: y\r\n\r\n"),
     ("request-method", 400, b"G@T / HTTP/1.1\r\nHost: t\r\n\r\n"),
     ("request-target", 400, b"GET no/slash HTTP/1.1\r\nHost: t\r\n\r\n"),
     ("request-target", 400, b"GET /a#b HTTP/1.1\r\nHost: t\r\n\r\n"),
@@ -85,8 +85,9 @@ const REFUSED: [(&str, u16, &[u8]); 34] = [
     ("connect-off", 405, b"CONNECT t:443 HTTP/1.1\r\nHost: t:443\r\n\r\n"),
     // The beginning of an HTTP/2 connection.
     ("request-version", 505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-    ("request-syntax", 400, b"GET  / HTTP/1.1\r\nHost: t\r\n\r\n"),
-    ("request-syntax", 400, b"GET / HTTP/1.1 \r\nHost: t\r\n\r\n"),
+    ("request-target", 400, b"GET  / HTTP/1.1\r\nHost: t\r\n\r\n"),
+    ("request-bare-line-end", 400, b"GET / HTTP/1.1 \r\nHost: t\r\n\r\n"),
+    ("request-syntax", 400, b"GET / HTTX/1.1\r\nHost: t\r\n\r\n"),
 ];
 
 #[test]

@@ -10,7 +10,8 @@ use crate::answers::check_own_answer;
 use crate::support::client::{Ended, Fate};
 use crate::support::proxy::{Flags, Proxy};
 use crate::support::upstream::{Served, Upstream, ok};
-use crate::support::wait_until;
+use crate::support::wire::End;
+use crate::support::{Gate, wait_until};
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello";
 const PUT: &str = "PUT / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello";
@@ -244,41 +245,67 @@ fn a_response_head_that_is_not_there_in_time_is_504_and_the_client_stays() {
     }
 }
 
+/// Beginnings of a body, and what follows when the client has read them: then the connection ends.
+const CUT: [(&str, &str); 8] = [
+    // response-truncated
+    ("Content-Length: 100\r\n\r\nhello", ""),
+    ("Content-Length: 100\r\n\r\n", "hello"),
+    ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", ""),
+    ("Transfer-Encoding: chunked\r\n\r\n64\r\nhello", ""),
+    ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "0\r\n"),
+    // response-chunk-invalid
+    ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "zz\r\n"),
+    ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello", "XX0\r\n\r\n"),
+    ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "0\r\nno colon\r\n\r\n"),
+];
+
 #[test]
 fn a_body_cut_by_its_backend_never_looks_complete() {
-    let cases = [
-        // response-truncated
-        "Content-Length: 100\r\n\r\nhello",
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-        "Transfer-Encoding: chunked\r\n\r\n64\r\nhello",
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
-        // response-chunk-invalid
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
-    ];
-    for rest in cases {
-        for reset in [false, true] {
-            let upstream = Upstream::scripted(move |served| {
+    for ((beginning, rest), reset) in CUT.iter().flat_map(|case| [(case, false), (case, true)]) {
+        let gate = Gate::default();
+        let upstream = Upstream::scripted({
+            let gate = gate.clone();
+            move |served| {
                 if served.request().is_some() {
-                    served.write(format!("HTTP/1.1 200 OK\r\n{rest}").as_bytes());
+                    served.write(format!("HTTP/1.1 200 OK\r\n{beginning}").as_bytes());
+                    gate.wait();
+                    served.write(rest.as_bytes());
                     if reset {
                         served.reset_on_return();
                     }
                 }
-            });
-            let proxy = probing_once(&[&upstream]).start();
-            let response = proxy.client().get("/");
-            // A reset can overtake the head; then 502 is the honest answer.
-            match response.head.as_ref().map(crate::support::wire::Head::status) {
-                Some(502) if reset => {}
-                Some(200) => assert!(
-                    matches!(response.ended, Ended::CleanClose | Ended::Reset),
-                    "{rest:?}, reset {reset}: {response:?}"
-                ),
-                _ => panic!("{rest:?}, reset {reset}: {response:?}"),
             }
-            assert_eq!(upstream.request_count(), 1);
+        });
+        let proxy = probing_once(&[&upstream]).start();
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        let head = client.wire.head().unwrap();
+        gate.open();
+        let end = client.wire.body(head.response_framing("GET"), &mut |_| {});
+        let end = end.err().expect("an answer that was cut");
+        assert!(matches!(end, End::CleanClose | End::Reset), "{beginning:?} {rest:?}: {end:?}");
+        assert_eq!((head.status(), upstream.request_count()), (200, 1));
+    }
+}
+
+#[test]
+fn a_body_cut_at_once_never_looks_complete() {
+    for (beginning, rest) in CUT {
+        let upstream = Upstream::scripted(move |served| {
+            if served.request().is_some() {
+                served.write(format!("HTTP/1.1 200 OK\r\n{beginning}{rest}").as_bytes());
+            }
+        });
+        let proxy = probing_once(&[&upstream]).start();
+        let response = proxy.client().get("/");
+        // Where nothing has been sent on yet, 502 is the better answer.
+        match response.head().status() {
+            502 => check_own_answer(&response, 502, "http_protocol_error", "response-invalid"),
+            _ => {
+                assert!(matches!(response.ended, Ended::CleanClose | Ended::Reset), "{response:?}")
+            }
         }
+        assert_eq!(upstream.request_count(), 1);
     }
 }
 

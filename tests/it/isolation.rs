@@ -80,7 +80,9 @@ fn a_backend_that_stops_reading_delays_nobody_else() {
         // Ends when the proxy closes: nobody reads so much.
         while stalled.wire.write(&[b'x'; 65536]).is_ok() {}
     });
-    wait_until("the upload has begun", SOON, || upstream.open_connections() == 2);
+    wait_until("the upload has begun", SOON, || {
+        upstream.raw().iter().any(|raw| raw.windows(5).any(|bytes| bytes == b"POST "))
+    });
     check_served_promptly(&mut other);
     gate.open();
     drop(proxy);
