@@ -233,12 +233,15 @@ fn a_flood_of_bad_requests_writes_a_few_lines_with_counts() {
     assert_eq!(counts.iter().sum::<usize>(), sent, "{lines:#?}");
 }
 
+/// Whether a new client is served; if not, it must at least be told.
 fn is_served(proxy: &Proxy) -> bool {
     let Ok(mut client) = Client::try_connect(proxy.addr()) else { return false };
     if client.wire.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").is_err() {
         return false;
     }
-    client.read_response("GET").ended == Ended::Complete
+    let ended = client.read_response("GET").ended;
+    assert_ne!(ended, Ended::Timeout, "a client was left hanging");
+    ended == Ended::Complete
 }
 
 #[test]
