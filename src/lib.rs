@@ -1,4 +1,72 @@
-//! corelane: a thread-per-core HTTP load balancer for Linux.
+//! corelane: a thread-per-core HTTP/1.1 load balancer for Linux.
+//!
+//! # The way of a request
+//!
+//! Follow it top to bottom, one file after the other:
+//!
+//! | step | file | does |
+//! |---|---|---|
+//! | 1 | `main` → [`cli`] → [`config`] | reads flags into a configuration that needs no second check |
+//! | 2 | [`server`] | binds the listeners, starts the threads, waits for signals |
+//! | 3 | [`worker`] | pins a thread, builds its runtime, starts its tasks |
+//! | 4 | [`worker::listener`] | accepts a connection, starts its task behind a panic boundary |
+//! | 5 | [`worker::connection`] | receives a head, runs the exchange, again; closes |
+//! | 6 | [`worker::request`] | [`http1::request`] reads the head, [`upstream::route`] finds its pool, [`http1::forward`] writes it for the backend |
+//! | 7 | [`worker::exchange`] | [`upstream::balance`] picks an endpoint, [`upstream::pool`] or [`upstream::connect`] gives a connection, one send; retries |
+//! | 8 | [`worker::relay`] → [`worker::upload`], [`worker::download`] | moves bodies; [`http1::response`] reads the answer's head, [`http1::framing`] finds its end |
+//! | 9 | [`worker::answer`] | where no backend's answer can be had: the row of [`error::Cause`] as [`http1::reply`] writes it |
+//!
+//! The head for the backend is written before an endpoint is picked: it does not depend on the
+//! endpoint, so one synchronous pass goes from the client's bytes to the backend's bytes, nothing
+//! borrowed lives across a wait, and a retry sends the same bytes again.
+//!
+//! # Threads
+//!
+//! - One **worker** per core, pinned, with its own io_uring (or epoll) runtime, its own
+//!   `SO_REUSEPORT` socket for each listening address, its own connections, pool and buffers.
+//! - One **control** thread, not pinned: health probes and name resolution ([`control`],
+//!   [`health`]). It alone publishes the [`upstream::snapshot::Snapshot`].
+//! - The **main** thread ([`server`]): starts, supervises, drains. One thread receives signals and
+//!   one writes the log.
+//!
+//! # Why no lock stands on the request path, and no thread but the worker touches a connection
+//!
+//! - A connection lives in a task of the runtime that accepted it. `monoio`'s tasks and sockets
+//!   are not `Send`: the compiler refuses to hand them to another thread.
+//! - What a worker reads of the others is the snapshot, by one atomic load of an `ArcSwap`; it
+//!   wraps what it read once in an `Rc` ([`upstream::snapshot::Held`]), which requests clone.
+//! - What a worker tells the others is its lane of counters ([`metrics`]): written by it alone
+//!   with plain loads and stores, cache-padded, summed by the reader.
+//! - What reaches a worker comes through its [`worker::mailbox`]: a lock-free queue, and a socket
+//!   pair that its loop reads like any connection.
+//! - Its log lines go to a bounded queue that drops what one writer thread cannot keep up with,
+//!   and what a client can provoke is logged once per cause and second ([`worker::causes`]).
+//! - `tests/it/tidy.rs` keeps `Mutex` and `RwLock` out of `worker`, `upstream` and `http1`.
+//!
+//! # Time
+//!
+//! No operation has a timer of its own. A connection has a slot in its worker's table
+//! ([`worker::deadline`]); arming stores a time there, and one sweep per worker shuts overdue
+//! sockets down, which completes the operation that waits on them. An operation is never dropped
+//! on a connection that lives on, so no byte is lost with it.
+//!
+//! # Layers
+//!
+//! A file uses its own layer or lower ones, without cycles; `tests/it/tidy.rs` checks it:
+//!
+//! `sys error config metrics` < `http1 upstream::{endpoint,snapshot,route,balance,pool}` <
+//! `worker::{driver,event,panic,mailbox,deadline,stream,buffer}` `upstream::connect` <
+//! `health worker` < `control demo` < `server` < `cli main`.
+//!
+//! # Invariants
+//!
+//! 1. One `ArcSwap`, one writer.
+//! 2. No `RefCell` borrow lives across an `.await`.
+//! 3. Every buffer, queue, count of headers, count of retries and pool has a limit.
+//! 4. A connection on which an operation was dropped, or whose framing is in doubt, is closed.
+//! 5. Bytes that could be read two ways are never forwarded: they are refused or normalised.
+//! 6. Time and randomness are arguments of the pure parts (`health::judge`, `upstream::balance`,
+//!    `upstream::pool`), so their tests need no clock.
 
 pub mod cli;
 pub mod config;

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use rustix::process::{Resource, Rlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn run_proxy(args: ProxyArgs) -> Result<u8, StartError> {
+    raise_descriptor_limit();
     let server = bind(args)?;
     server.stop_on_signals()?;
     server.run()
@@ -53,6 +55,16 @@ fn bind(args: ProxyArgs) -> Result<Server, StartError> {
     // Counts the affinity mask and the cgroup's quota.
     let parallelism = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     Server::bind(args.into_config(&allowed, parallelism)?)
+}
+
+/// Each connection takes a descriptor, and the soft limit is often 1024: takes what the hard one
+/// allows.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = limit.current, "ulimit -n cannot be raised");
+    }
 }
 
 /// Runs one demo backend until a signal comes.
