@@ -210,7 +210,10 @@ impl fmt::Display for ProbeError {
             }
             ProbeError::Timeout(limit) => write!(f, "no answer within {limit:?}"),
             ProbeError::Status(address, status) => {
-                write!(f, "{address} answered with bad status {status}")
+                write!(
+                    f,
+                    "{address} answered the health check with {status}; 200 to 399 pass, see --health-path"
+                )
             }
             ProbeError::Protocol(address, error) => {
                 write!(f, "{address} gave no valid answer: {error}")?;

@@ -6,9 +6,11 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::time::Duration;
 
 use monoio::buf::{IoBuf, SliceMut};
 
+use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::stream::{Receiver, Sender};
 
 /// Bytes read and not used yet, with room behind them.
@@ -100,37 +102,58 @@ impl Buffer {
     ///
     /// # Errors
     /// What the socket reports.
-    pub async fn send(&mut self, to: &mut Sender, count: usize) -> io::Result<()> {
+    pub async fn send(&mut self, to: &mut Sink<'_>, count: usize) -> io::Result<()> {
         let begin = self.start;
-        send_range(&mut self.bytes, begin, begin + count, to, &mut 0).await
+        send_range(&mut self.bytes, begin, begin + count, to).await
     }
 }
 
-/// Writes the bytes of `out` and leaves them in place; `sent` says how many the kernel took, also
-/// when the write fails.
+/// Where bytes go, and how long the peer may take none.
+#[derive(Debug)]
+pub struct Sink<'a> {
+    /// The direction to the peer.
+    pub sender: &'a mut Sender,
+    /// The connection's deadlines.
+    pub deadline: &'a Deadline,
+    /// How long a write may make no progress.
+    pub timeout: Duration,
+    /// How many bytes the kernel took, also when a write failed.
+    pub sent: usize,
+}
+
+impl<'a> Sink<'a> {
+    /// A sink that has taken nothing yet.
+    #[must_use]
+    pub fn new(sender: &'a mut Sender, deadline: &'a Deadline, timeout: Duration) -> Sink<'a> {
+        Sink { sender, deadline, timeout, sent: 0 }
+    }
+}
+
+/// Writes the bytes of `out` and leaves them in place.
 ///
 /// # Errors
 /// What the socket reports.
-pub async fn send_all(out: &mut Vec<u8>, to: &mut Sender, sent: &mut usize) -> io::Result<()> {
+pub async fn send_all(out: &mut Vec<u8>, to: &mut Sink<'_>) -> io::Result<()> {
     let end = out.len();
-    send_range(out, 0, end, to, sent).await
+    send_range(out, 0, end, to).await
 }
 
 async fn send_range(
     bytes: &mut Vec<u8>,
     mut begin: usize,
     end: usize,
-    to: &mut Sender,
-    sent: &mut usize,
+    to: &mut Sink<'_>,
 ) -> io::Result<()> {
     while begin < end {
-        let (result, slice) = to.write(std::mem::take(bytes).slice(begin..end)).await;
+        to.deadline.arm(Wait::Write, to.timeout);
+        let (result, slice) = to.sender.write(std::mem::take(bytes).slice(begin..end)).await;
         *bytes = slice.into_inner();
+        to.deadline.disarm(Wait::Write);
         match result? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             count => {
                 begin += count;
-                *sent += count;
+                to.sent += count;
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::error::Cause;
 use crate::http1::Version;
 use crate::http1::forward::ClientSide;
 use crate::worker::answer;
-use crate::worker::buffer::Buffer;
+use crate::worker::buffer::{Buffer, Sink};
 use crate::worker::deadline::Wait;
 use crate::worker::exchange;
 use crate::worker::peer::Peer;
@@ -124,10 +124,9 @@ async fn receive(
 async fn refuse(worker: &Worker, client: &mut Stream, peer: &Peer, cause: Cause) -> End {
     worker.note(cause, &peer.addr);
     let closing = ClientSide { version: Version::Http11, keep_alive: false };
-    let ends = (&client.deadline, &mut client.sender);
+    let sink = Sink::new(&mut client.sender, &client.deadline, worker.config.client.body_timeout);
     let mut scratch = worker.buffers.take_scratch();
-    let out = &mut scratch.out;
-    let is_sent = answer::send(cause, closing, false, &worker.config.client, ends, out).await;
+    let is_sent = answer::send(cause, closing, false, sink, &mut scratch.out).await;
     worker.buffers.give_scratch(scratch);
     if is_sent { End::Linger } else { End::Close }
 }

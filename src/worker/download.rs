@@ -13,7 +13,7 @@ use crate::http1::framing::{Body, Framing};
 use crate::http1::response::{self, SWITCHING_PROTOCOLS};
 use crate::http1::{Version, forward};
 use crate::worker::answer;
-use crate::worker::buffer::{self, Buffer, LargeBuffer, Scratch};
+use crate::worker::buffer::{self, Buffer, LargeBuffer, Scratch, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::progress::{End, Facts, Failure, Progress};
 use crate::worker::state::Worker;
@@ -95,15 +95,12 @@ impl Downlink<'_> {
             let taken = body
                 .take(buffer.unread_mut())
                 .map_err(|_fault| Lost::InBody(Cause::ResponseChunkInvalid, end))?;
-            self.client.arm(Wait::Write, self.worker.config.client.body_timeout);
-            let sent = buffer.send(self.sender, taken.kept).await;
-            self.client.disarm(Wait::Write);
+            let sent = buffer.send(&mut self.client_sink(), taken.kept).await;
             if sent.is_err() {
                 return Err(Lost::InBody(self.cause_of_unsent(), End::Close));
             }
             buffer.consume(taken.used);
         }
-        self.backend.disarm(Wait::Read);
         let has_surplus = !from_backend.is_empty();
         large.restore(from_backend);
         Ok(Delivered {
@@ -115,7 +112,6 @@ impl Downlink<'_> {
     /// Sends the final head, with what has come of the body, and interim heads before it.
     async fn deliver_head(&mut self, scratch: &mut Scratch) -> Result<(Head, Body), Lost> {
         let mut interims = 0;
-        self.uplink.arm_backend(&self.worker.config, self.backend);
         loop {
             let head = self.read_head(scratch).await.map_err(|failure| match interims {
                 0 => Lost::BeforeHead(failure),
@@ -130,19 +126,19 @@ impl Downlink<'_> {
             let mut body = Body::new(head.framing, self.output());
             let rest = from_backend.unread_mut().get_mut(head.bytes..).unwrap_or_default();
             let taken = body.take(rest).map_err(|_fault| before_head(Cause::ResponseInvalid))?;
-            self.client.wait_over();
-            self.uplink.has_answer.set(is_final);
-            self.client.arm(Wait::Write, self.worker.config.client.body_timeout);
+            if is_final {
+                self.client.wait_over();
+                self.uplink.has_answer.set(true);
+            }
             let sent = if head.is_interim && self.facts.version == Version::Http10 {
                 Ok(())
             } else if head.goes_as_is {
-                from_backend.send(self.sender, head.bytes + taken.kept).await
+                from_backend.send(&mut self.client_sink(), head.bytes + taken.kept).await
             } else {
                 let body_start = head.bytes;
                 out.extend_from_slice(&from_backend.unread()[body_start..body_start + taken.kept]);
-                buffer::send_all(out, self.sender, &mut 0).await
+                buffer::send_all(out, &mut self.client_sink()).await
             };
-            self.client.disarm(Wait::Write);
             if sent.is_err() {
                 return Err(Lost::InBody(self.cause_of_unsent(), End::Close));
             }
@@ -160,9 +156,11 @@ impl Downlink<'_> {
         loop {
             let has_bytes = !scratch.from_backend.is_empty();
             if has_bytes && let Some(head) = self.parse_head(scratch).map_err(started)? {
+                self.uplink.end_read(self.backend);
                 return Ok(head);
             }
             scratch.from_backend.make_room(limits.bytes_max);
+            self.uplink.begin_read(&self.worker.config, self.backend);
             let read = scratch.from_backend.fill(self.receiver).await;
             let cause = if self.client.is_gone() {
                 Cause::ClientLeft
@@ -214,8 +212,9 @@ impl Downlink<'_> {
 
     /// Reads some of the body; 0 says that the backend ended it.
     async fn read(&mut self, buffer: &mut Buffer) -> Result<usize, Cause> {
-        self.uplink.arm_backend(&self.worker.config, self.backend);
+        self.uplink.begin_read(&self.worker.config, self.backend);
         let read = buffer.fill(self.receiver).await;
+        self.uplink.end_read(self.backend);
         if self.backend.expired(Wait::Read) {
             return Err(Cause::ResponseBodyTimeout);
         }
@@ -224,11 +223,14 @@ impl Downlink<'_> {
 
     /// Answers for corelane while the client is still sending.
     pub async fn refuse(&mut self, cause: Cause, out: &mut Vec<u8>) {
-        let (side, limits) = (self.facts.client_side(false), &self.worker.config.client);
-        let ends = (self.client, &mut *self.sender);
-        if !answer::send(cause, side, self.facts.is_head, limits, ends, out).await {
+        let (side, is_head) = (self.facts.client_side(false), self.facts.is_head);
+        if !answer::send(cause, side, is_head, self.client_sink(), out).await {
             tracing::debug!(cause = cause.name(), "a client left before its answer");
         }
+    }
+
+    fn client_sink(&mut self) -> Sink<'_> {
+        Sink::new(self.sender, self.client, self.worker.config.client.body_timeout)
     }
 
     fn output(&self) -> Output {

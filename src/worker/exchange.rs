@@ -12,8 +12,7 @@ use crate::sys::Pending;
 use crate::upstream::connect;
 use crate::upstream::endpoint::{Address, Slot};
 use crate::worker::answer;
-use crate::worker::buffer::{self, Buffer};
-use crate::worker::deadline::Wait;
+use crate::worker::buffer::{self, Buffer, Sink};
 use crate::worker::peer::Peer;
 use crate::worker::progress::{After, End, Failure, Progress};
 use crate::worker::relay;
@@ -83,10 +82,10 @@ async fn attempt(
             connected.map_err(untouched)?
         }
     };
-    let mut sent = 0;
-    backend.deadline.arm(Wait::Write, worker.config.backend.body_timeout);
-    let result = buffer::send_all(&mut request.scratch.out, &mut backend.sender, &mut sent).await;
-    backend.deadline.disarm(Wait::Write);
+    let timeout = worker.config.backend.body_timeout;
+    let mut sink = Sink::new(&mut backend.sender, &backend.deadline, timeout);
+    let result = buffer::send_all(&mut request.scratch.out, &mut sink).await;
+    let sent = sink.sent;
     if result.is_err() && sent == 0 {
         return Err(untouched(Cause::BackendLost));
     }
@@ -150,8 +149,8 @@ async fn answer(
         cause.verdict().fate == Fate::Keep && request.body.is_complete() && !worker.is_draining();
     let (facts, out) = (request.facts, &mut request.scratch.out);
     let side = facts.client_side(keeps);
-    let ends = (&client.deadline, &mut client.sender);
-    let is_sent = answer::send(cause, side, facts.is_head, &worker.config.client, ends, out).await;
+    let sink = Sink::new(&mut client.sender, &client.deadline, worker.config.client.body_timeout);
+    let is_sent = answer::send(cause, side, facts.is_head, sink, out).await;
     match (is_sent, side.keep_alive) {
         (true, true) => After::Keep,
         (true, false) => After::End(End::Linger),

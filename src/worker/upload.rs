@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::Cause;
 use crate::http1::framing::Body;
 use crate::sys::{self, Side};
-use crate::worker::buffer::{Buffer, LargeBuffer};
+use crate::worker::buffer::{Buffer, LargeBuffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::progress::{CLOSING_POLL, LINGER_BYTES_MAX, LINGER_TIME};
 use crate::worker::state::Worker;
@@ -25,6 +25,8 @@ pub struct Uplink {
     pub fault: Cell<Option<Cause>>,
     /// Whether the final head has come.
     pub has_answer: Cell<bool>,
+    /// Whether the response is being read right now.
+    is_reading: Cell<bool>,
 }
 
 /// What becomes of a request's body.
@@ -44,13 +46,31 @@ impl Uplink {
     /// A body that stands so.
     #[must_use]
     pub fn new(state: UplinkState) -> Uplink {
-        Uplink { state: Cell::new(state), fault: Cell::new(None), has_answer: Cell::new(false) }
+        Uplink {
+            state: Cell::new(state),
+            fault: Cell::new(None),
+            has_answer: Cell::new(false),
+            is_reading: Cell::new(false),
+        }
     }
 
-    /// Gives the backend its time for what comes next, once it has the whole request: before
-    /// that, it may be waiting for the client.
-    pub fn arm_backend(&self, config: &Config, backend: &Deadline) {
-        if self.state.get() != UplinkState::Sending {
+    /// The response is being read: the backend has its time, once it has the whole request.
+    /// Before that, it may be waiting for the client. A head that comes in pieces has no more
+    /// time than one that comes whole.
+    pub fn begin_read(&self, config: &Config, backend: &Deadline) {
+        if !self.is_reading.replace(true) || self.has_answer.get() {
+            self.arm_backend(config, backend);
+        }
+    }
+
+    /// The response is not being read: the client may take its time.
+    pub fn end_read(&self, backend: &Deadline) {
+        self.is_reading.set(false);
+        backend.disarm(Wait::Read);
+    }
+
+    fn arm_backend(&self, config: &Config, backend: &Deadline) {
+        if self.is_reading.get() && self.state.get() != UplinkState::Sending {
             let limits = &config.backend;
             let is_in_body = self.has_answer.get();
             let timeout = if is_in_body { limits.body_timeout } else { limits.response_timeout };
@@ -130,9 +150,8 @@ impl Upload<'_> {
 
     /// Sends to the backend; one that takes no more may still answer, so that is no failure.
     async fn send(&mut self, buffer: &mut Buffer, count: usize) {
-        self.backend.arm(Wait::Write, self.worker.config.backend.body_timeout);
-        let sent = buffer.send(self.sender, count).await;
-        self.backend.disarm(Wait::Write);
+        let timeout = self.worker.config.backend.body_timeout;
+        let sent = buffer.send(&mut Sink::new(self.sender, self.backend, timeout), count).await;
         if sent.is_err() && self.uplink.state.get() == UplinkState::Sending {
             self.uplink.state.set(UplinkState::Dropping);
             self.client.arm(Wait::Read, LINGER_TIME);
