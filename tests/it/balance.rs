@@ -42,3 +42,14 @@ fn a_backend_may_be_named_by_a_host_name() {
     let proxy = Flags::to(&[]).and("--backend", &url).start();
     assert_eq!(proxy.client().get("/").expect(200).text(), "local");
 }
+
+#[test]
+fn a_backend_may_be_named_by_an_ipv6_address() {
+    let upstream = Upstream::scripted_at("[::1]:0".parse().unwrap(), |served| {
+        while served.request().is_some() {
+            served.write(&ok("six", false));
+        }
+    });
+    let proxy = Flags::to(&[&upstream]).start();
+    assert_eq!(proxy.client().get("/").expect(200).text(), "six");
+}

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, Ended};
 use crate::support::load::{Fate, Load, Reuse};
 use crate::support::proxy::{Flags, Proxy};
 use crate::support::servers::Server;
-use crate::support::upstream::{Upstream, ok};
+use crate::support::upstream::{Health, Upstream, ok};
 use crate::support::{Gate, SOON, wait_until};
 
 #[track_caller]
@@ -188,4 +188,38 @@ fn at_rest_it_ends_at_once() {
     let start = Instant::now();
     proxy.drain();
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_head_that_has_begun_is_answered_or_its_connection_cleanly_closed() {
+    let upstream = Upstream::naming_targets();
+    let mut proxy = Flags::to(&[&upstream]).start();
+    let mut clients: Vec<_> = (0..20).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET /begun HTTP/1.1\r\nHo");
+    }
+    proxy.client().get("/").expect(200);
+    proxy.signal(Signal::TERM);
+    wait_until("new clients are refused", SOON, || refuses(&proxy));
+    for client in &mut clients {
+        client.wire.write(b"st: t\r\n\r\n").ok();
+        let response = client.read_response("GET");
+        match response.head {
+            Some(_) => assert_eq!(response.expect(200).text(), "/begun"),
+            None => assert_eq!(response.ended, Ended::CleanClose),
+        }
+    }
+    proxy.expect_drained();
+}
+
+#[test]
+fn a_signal_before_it_is_ready_ends_it_too() {
+    let upstream = Upstream::naming_targets();
+    upstream.set_health(Health::Hang);
+    let flags = Flags::to(&[&upstream]).with("--health-interval", "30s");
+    let mut proxy = flags.with("--health-timeout", "30s").spawn();
+    wait_until("the first probe is under way", SOON, || upstream.probes_failed() == 1);
+    assert!(!proxy.is_ready());
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait_exit(SOON).code(), Some(0), "{}", proxy.log());
 }

@@ -162,6 +162,17 @@ fn a_request_is_retried_once_and_no_more() {
 }
 
 #[test]
+fn a_body_that_is_no_longer_held_is_never_sent_again() {
+    let (one, two) = (losing(false), losing(false));
+    let proxy = probing_once(&[&one, &two]).start();
+    let mut client = proxy.client();
+    client.send("PUT / HTTP/1.1\r\nHost: t\r\nContent-Length: 5000000\r\n\r\n");
+    client.send(vec![b'x'; 5_000_000]);
+    check_own_answer(&client.read_response("PUT"), 502, "connection_terminated", "backend-lost");
+    assert_eq!(one.request_count() + two.request_count(), 1);
+}
+
+#[test]
 fn a_bad_response_head_is_502_and_not_retried() {
     let large =
         format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "x".repeat(40_000));
@@ -337,6 +348,46 @@ fn an_answer_that_stalls_is_cut() {
     wait_until("the upstream connection has ended", Duration::from_secs(5), || {
         upstream.open_connections() == 0
     });
+}
+
+#[test]
+fn a_client_that_reads_nothing_for_too_long_is_given_up() {
+    let upstream = Upstream::scripted(|served| {
+        if served.request().is_some() {
+            served.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+            while served.write(&[b'x'; 65536]) {}
+        }
+    });
+    let proxy = probing_once(&[&upstream]).with("--client-body-timeout", "500ms").start();
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    let head = client.wire.head().unwrap();
+    wait_until("the upstream connection has ended", Duration::from_secs(5), || {
+        upstream.open_connections() == 0
+    });
+    let end = client.wire.body(head.response_framing("GET"), &mut |_| {});
+    assert!(end.is_err());
+}
+
+#[test]
+fn a_backend_that_reads_nothing_for_too_long_is_given_up() {
+    let gate = Gate::default();
+    let upstream = Upstream::scripted({
+        let gate = gate.clone();
+        move |served| {
+            if served.head().is_some() {
+                gate.wait();
+            }
+        }
+    });
+    let proxy = probing_once(&[&upstream]).with("--backend-body-timeout", "500ms").start();
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000000\r\n\r\n");
+    let start = std::time::Instant::now();
+    while client.wire.write(&[b'x'; 65536]).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(5), "the upload goes on and on");
+    }
+    gate.open();
 }
 
 /// How the backend sees it that a client leaves before its answer.

@@ -401,3 +401,27 @@ fn a_streamed_answer_arrives_piece_by_piece() {
     gate.open();
     assert_eq!(client.read_response("GET").expect(200).text(), "firstlast");
 }
+
+#[test]
+fn nothing_is_served_after_a_request_that_asked_for_the_close() {
+    let upstream = Upstream::naming_targets();
+    let (_proxy, mut client) = in_front_of(&upstream);
+    client.send(
+        "GET /last HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\nGET /more HTTP/1.1\r\nHost: t\r\n\r\n",
+    );
+    assert_eq!(client.read_response("GET").expect(200).text(), "/last");
+    client.expect_close();
+    assert_eq!(upstream.request_count(), 1);
+}
+
+#[test]
+fn an_old_backend_is_asked_over_a_new_connection_each_time() {
+    let (upstream, _proxy, mut client) =
+        answering("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    for count in 1..=3 {
+        let response = client.get("/").expect(200);
+        assert_eq!(response.text(), "hi");
+        assert!(response.head().start.starts_with("HTTP/1.1 "), "{response:?}");
+        assert_eq!(upstream.raw().len(), count);
+    }
+}

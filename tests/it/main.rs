@@ -32,6 +32,8 @@ mod headers;
 mod health;
 /// One client's trouble stays its own: stalls, floods, log pipes, panics.
 mod isolation;
+/// Random exchanges, many at a time: sizes, framings and cuts of both sides mixed.
+mod mixture;
 /// Kept connections to backends: how many, how long, and whether they are alive.
 mod pool;
 /// The same bytes cut at every place, from either side.

@@ -109,3 +109,30 @@ fn a_connection_whose_request_was_not_read_whole_is_not_reused() {
     assert_eq!(proxy.client().get("/").expect(200).text(), "GET");
     assert_eq!(upstream.raw().len(), 2);
 }
+
+#[test]
+fn a_connection_on_which_something_came_unasked_is_not_reused() {
+    let gate = Gate::default();
+    let upstream = Upstream::scripted({
+        let gate = gate.clone();
+        move |served| {
+            if served.request().is_some() {
+                served.write(&ok("first", false));
+                gate.wait();
+                served.write(&ok("poison", false));
+            }
+            if served.request().is_some() {
+                served.write(&ok("second", false));
+            }
+        }
+    });
+    let proxy = Flags::to(&[&upstream]).start();
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").expect(200).text(), "first");
+    gate.open();
+    // Another connection's way through the proxy gives the unasked bytes time to arrive.
+    for number in 2..10 {
+        let mut client = proxy.client();
+        assert_eq!(client.get("/").expect(200).text(), "first", "request {number}");
+    }
+}
