@@ -293,7 +293,7 @@ fn a_body_cut_by_its_backend_never_looks_complete() {
         let head = client.wire.head().unwrap();
         gate.open();
         let end = client.wire.body(head.response_framing("GET"), &mut |_| {});
-        let end = end.err().expect("an answer that was cut");
+        let end = end.expect_err("an answer that was cut");
         assert!(matches!(end, End::CleanClose | End::Reset), "{beginning:?} {rest:?}: {end:?}");
         assert_eq!((head.status(), upstream.request_count()), (200, 1));
     }
