@@ -29,9 +29,8 @@ fn drain_under_load(reuse: Reuse, signal: Signal) {
     wait_until("the load runs", SOON, || load.answered() > 1000);
     proxy.signal(signal);
     proxy.expect_drained();
-    let fates = load.stop();
+    let fates = load.until_refused();
     check_fates(&fates);
-    assert!(fates.contains_key(&Fate::Refused), "the clients went on to the end: {fates:?}");
     let requests = proxy.last_line().split("requests=").nth(1).unwrap().to_string();
     let requests: usize =
         requests.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();

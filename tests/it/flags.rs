@@ -149,10 +149,10 @@ fn a_second_process_on_the_same_address_is_refused_unless_both_agree() {
 
     let shared =
         || Flags::to(&[&upstream]).with("--listen", &listen).switch("--reuse-port-with-others");
-    let (one, mut two) = (shared().start(), shared().start());
+    let (mut one, mut two) = (shared().start(), shared().start());
     assert_eq!(one.addr(), two.addr());
     one.client().get("/").expect(200);
-    drop(one);
+    one.drain();
     two.client().get("/").expect(200);
     two.drain();
 }

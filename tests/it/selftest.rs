@@ -149,14 +149,9 @@ fn the_load_tells_the_fates_of_requests_apart() {
     });
     upstream.stop();
     gate.open();
-    // It may be stopped before it is refused.
-    let fates: Vec<_> =
-        cut.stop().into_keys().filter(|fate| *fate != load::Fate::Refused).collect();
-    assert_eq!(fates, [load::Fate::Cut]);
-    let fates = good.stop();
-    assert!(
-        fates.contains_key(&load::Fate::Answered(200)) && fates.contains_key(&load::Fate::Refused),
-        "{fates:?}"
-    );
-    fresh.stop();
+    let fates: Vec<_> = cut.until_refused().into_keys().collect();
+    assert_eq!(fates, [load::Fate::Refused, load::Fate::Cut]);
+    let fates = good.until_refused();
+    assert!(fates.contains_key(&load::Fate::Answered(200)), "{fates:?}");
+    fresh.until_refused();
 }

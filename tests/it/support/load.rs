@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use super::client::{Client, Ended};
+use super::{SOON, wait_until};
 
 /// What became of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +53,15 @@ impl Load {
     /// Answers of any status so far.
     pub fn answered(&self) -> usize {
         self.answered.load(Relaxed)
+    }
+
+    /// Waits until every client has been refused; how many requests met which fate.
+    #[track_caller]
+    pub fn until_refused(self) -> BTreeMap<Fate, usize> {
+        wait_until("every client has been refused", SOON * 2, || {
+            self.clients.iter().all(JoinHandle::is_finished)
+        });
+        self.stop()
     }
 
     /// Stops the clients after their present request; how many requests met which fate.
