@@ -11,14 +11,17 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{
     BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DriverChoice, Faults,
-    HEADERS_LIMIT, HeadLimits, HealthConfig, ListenerConfig, Policy, WORKERS_MAX, WorkersConfig,
+    ForwardConfig, ForwardedHeaders, HEADERS_LIMIT, HeadLimits, HealthConfig, ListenerConfig,
+    Policy, WORKERS_MAX, WorkersConfig,
 };
 use crate::error::StartError;
-use read::{duration, parse_backend, parse_cores, parse_fault};
+use read::{duration, parse_backend, parse_cores, parse_fault, parse_network, parse_upgrade};
 
 /// A thread-per-core HTTP load balancer.
 ///
@@ -81,6 +84,8 @@ pub struct ProxyArgs {
     backend: BackendLimitArgs,
     #[command(flatten)]
     client: ClientLimitArgs,
+    #[command(flatten)]
+    forward: ForwardArgs,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -224,6 +229,13 @@ struct ClientLimitArgs {
     #[arg(long, value_name = "DURATION", default_value = "60s",
         env = "CORELANE_CLIENT_BODY_TIMEOUT", value_parser = duration(1, DAY))]
     client_body_timeout: Duration,
+    /// The most bytes of a request's body; 413 [default: no limit].
+    #[arg(long, value_name = "BYTES", env = "CORELANE_BODY_BYTES_MAX")]
+    body_bytes_max: Option<u64>,
+    /// How long a tunnel (an upgraded connection) may pass nothing [limits: 1ms to 1d].
+    #[arg(long, value_name = "DURATION", default_value = "1h",
+        env = "CORELANE_TUNNEL_TIMEOUT", value_parser = duration(1, DAY))]
+    tunnel_timeout: Duration,
     /// Take a client that shuts down its sending side for one that has left, and end its request.
     #[arg(long, env = "CORELANE_ABORT_ON_HALF_CLOSE")]
     abort_on_half_close: bool,
@@ -235,6 +247,46 @@ struct ClientLimitArgs {
     #[arg(long, value_name = "N", default_value = "100", env = "CORELANE_HEADERS_MAX",
         value_parser = clap::value_parser!(u32).range(1..=HEADERS_LIMIT as i64))]
     headers_max: u32,
+    /// The most bytes of a request's target; 414 [limits: 64 to --head-bytes-max].
+    #[arg(long, value_name = "BYTES", default_value = "16384", env = "CORELANE_TARGET_BYTES_MAX",
+        value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    target_bytes_max: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Forwarding")]
+struct ForwardArgs {
+    /// What becomes of X-Forwarded-For, -Proto and -Host that a trusted proxy sends.
+    #[arg(long, value_enum, default_value = "append", env = "CORELANE_FORWARDED_HEADERS")]
+    forwarded_headers: ForwardedHeadersArg,
+    /// Add Forwarded (RFC 7239) to requests.
+    #[arg(long, env = "CORELANE_FORWARDED")]
+    forwarded: bool,
+    /// Add X-Request-Id, 32 hexadecimal digits, to requests that have none.
+    #[arg(long, env = "CORELANE_REQUEST_ID")]
+    request_id: bool,
+    /// Networks of proxies in front of corelane, as in 10.0.0.0/8; repeatable. Their forwarded
+    /// headers are believed, anyone else's are replaced [default: none].
+    #[arg(long, value_name = "CIDR", env = "CORELANE_TRUSTED_PROXIES", value_delimiter = ' ',
+        num_args = 1.., value_parser = parse_network)]
+    trusted_proxies: Vec<IpNet>,
+    /// The protocols that a connection may be upgraded to; '' for none; h2c is never one.
+    #[arg(long, value_name = "TOKEN", default_value = "websocket", env = "CORELANE_UPGRADE",
+        value_delimiter = ' ', num_args = 1.., value_parser = parse_upgrade)]
+    upgrade: Vec<String>,
+    /// Forward CONNECT, and pass bytes both ways once a backend has granted it; else 405.
+    #[arg(long, env = "CORELANE_CONNECT")]
+    connect: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ForwardedHeadersArg {
+    /// The client's address is added to a trusted proxy's; anyone else's are replaced.
+    Append,
+    /// Everyone's are replaced.
+    Replace,
+    /// Everyone's pass as they are, and none are added.
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -279,7 +331,7 @@ impl ProxyArgs {
     /// # Errors
     /// When they are impossible together.
     pub fn into_config(self, allowed: &[usize], parallelism: usize) -> Result<Config, StartError> {
-        let ProxyArgs { traffic, workers, health, backend, client, process } = self;
+        let ProxyArgs { traffic, workers, health, backend, client, forward, process } = self;
         Ok(Config {
             listeners: listeners_of(&traffic.listen, &workers)?,
             backends: backends_of(traffic.backend)?,
@@ -296,23 +348,10 @@ impl ProxyArgs {
                 PolicyArg::RoundRobin => Policy::RoundRobin,
             },
             health: health_of(health)?,
-            client: ClientLimits {
-                header_timeout: client.client_header_timeout,
-                idle_timeout: client.client_idle_timeout,
-                body_timeout: client.client_body_timeout,
-                abort_on_half_close: client.abort_on_half_close,
-            },
-            backend: BackendLimits {
-                connect_timeout: backend.backend_connect_timeout,
-                response_timeout: backend.backend_response_timeout,
-                body_timeout: backend.backend_body_timeout,
-                idle_timeout: backend.backend_idle_timeout,
-                idle_per_endpoint_max: backend.backend_idle_max as usize,
-            },
-            head: HeadLimits {
-                bytes_max: client.head_bytes_max as usize,
-                headers_max: client.headers_max as usize,
-            },
+            client: client.limits(),
+            backend: backend.limits(),
+            head: client.head_limits()?,
+            forward: forward.into_config(),
             drain_timeout: process.drain_timeout,
             ready_file: process.ready_file,
             faults: process.fault.into_iter().fold(Faults::default(), |all, fault| Faults {
@@ -320,6 +359,59 @@ impl ProxyArgs {
                 panic_worker: fault.panic_worker.or(all.panic_worker),
             }),
         })
+    }
+}
+
+impl ClientLimitArgs {
+    fn limits(&self) -> ClientLimits {
+        ClientLimits {
+            header_timeout: self.client_header_timeout,
+            idle_timeout: self.client_idle_timeout,
+            body_timeout: self.client_body_timeout,
+            body_bytes_max: self.body_bytes_max,
+            tunnel_timeout: self.tunnel_timeout,
+            abort_on_half_close: self.abort_on_half_close,
+        }
+    }
+
+    fn head_limits(&self) -> Result<HeadLimits, StartError> {
+        if self.target_bytes_max > self.head_bytes_max {
+            return Err(usage("--target-bytes-max is more than --head-bytes-max".to_owned()));
+        }
+        Ok(HeadLimits {
+            bytes_max: self.head_bytes_max as usize,
+            headers_max: self.headers_max as usize,
+            target_bytes_max: self.target_bytes_max as usize,
+        })
+    }
+}
+
+impl BackendLimitArgs {
+    fn limits(&self) -> BackendLimits {
+        BackendLimits {
+            connect_timeout: self.backend_connect_timeout,
+            response_timeout: self.backend_response_timeout,
+            body_timeout: self.backend_body_timeout,
+            idle_timeout: self.backend_idle_timeout,
+            idle_per_endpoint_max: self.backend_idle_max as usize,
+        }
+    }
+}
+
+impl ForwardArgs {
+    fn into_config(self) -> ForwardConfig {
+        ForwardConfig {
+            upgrades: self.upgrade.into_iter().filter(|token| !token.is_empty()).collect(),
+            connect: self.connect,
+            forwarded_headers: match self.forwarded_headers {
+                ForwardedHeadersArg::Append => ForwardedHeaders::Append,
+                ForwardedHeadersArg::Replace => ForwardedHeaders::Replace,
+                ForwardedHeadersArg::Off => ForwardedHeaders::Off,
+            },
+            forwarded: self.forwarded,
+            request_id: self.request_id,
+            trusted_proxies: self.trusted_proxies,
+        }
     }
 }
 

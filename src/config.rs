@@ -8,6 +8,8 @@ use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 /// The configuration of one process.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -27,6 +29,8 @@ pub struct Config {
     pub backend: BackendLimits,
     /// Limits of a request's or an answer's head.
     pub head: HeadLimits,
+    /// What is forwarded beyond plain requests, and what backends are told about clients.
+    pub forward: ForwardConfig,
     /// How long requests in flight may take after a signal to stop.
     pub drain_timeout: Duration,
     /// A file that is written with the listening addresses, a line each, once all is ready.
@@ -122,6 +126,10 @@ pub struct ClientLimits {
     pub idle_timeout: Duration,
     /// How long a body may make no progress, from or to the client.
     pub body_timeout: Duration,
+    /// The most bytes of a request's body, if there is a limit.
+    pub body_bytes_max: Option<u64>,
+    /// How long a tunnel may pass nothing.
+    pub tunnel_timeout: Duration,
     /// Whether a client that shuts down its sending side is taken to have left.
     pub abort_on_half_close: bool,
 }
@@ -148,6 +156,37 @@ pub struct HeadLimits {
     pub bytes_max: usize,
     /// Header lines.
     pub headers_max: usize,
+    /// Bytes of a request's target.
+    pub target_bytes_max: usize,
+}
+
+/// What is forwarded beyond plain requests, and what backends are told about clients.
+#[derive(Clone, Debug)]
+pub struct ForwardConfig {
+    /// The protocols that a connection may be upgraded to, in lower case.
+    pub upgrades: Vec<String>,
+    /// Whether CONNECT is forwarded.
+    pub connect: bool,
+    /// What becomes of `X-Forwarded-For`, `-Proto` and `-Host`.
+    pub forwarded_headers: ForwardedHeaders,
+    /// Whether `Forwarded` is added (RFC 7239).
+    pub forwarded: bool,
+    /// Whether `X-Request-Id` is added where there is none.
+    pub request_id: bool,
+    /// The networks whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// What becomes of the forwarded headers of a trusted proxy; those of anyone else are replaced,
+/// but for `Off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeaders {
+    /// The client's address is added to them.
+    Append,
+    /// They are replaced.
+    Replace,
+    /// Everyone's pass as they are, and none are added.
+    Off,
 }
 
 /// Faults that tests provoke through a hidden flag.

@@ -87,10 +87,16 @@ pub enum Cause {
     RequestVersion,
     /// CONNECT, which is off.
     ConnectOff,
+    /// CONNECT with a body, which would be read as the tunnel's first bytes (RFC 9110 §9.3.6).
+    ConnectBody,
     /// The head is longer than `--head-bytes-max` (RFC 6585 §5).
     RequestHeadTooLarge,
     /// More headers than `--headers-max` (RFC 6585 §5).
     RequestHeadersTooMany,
+    /// The target is longer than `--target-bytes-max` (RFC 9110 §15.5.15).
+    RequestTargetTooLong,
+    /// The body is longer than `--body-bytes-max` (RFC 9110 §15.5.14).
+    RequestBodyTooLarge,
     /// A chunk of the request body breaks the grammar (RFC 9112 §7.1).
     RequestChunkInvalid,
     /// A trailer of the request breaks the grammar or is too long (RFC 9112 §7.1.2).
@@ -101,8 +107,16 @@ pub enum Cause {
     ClientIdleTimeout,
     /// The request's body, or the reading of the answer, made no progress in time.
     ClientBodyTimeout,
+    /// The request's body came slower than `--body-rate-min`.
+    ClientBodySlow,
+    /// The client's address sent more requests than `--client-rate-max`.
+    ClientRate,
+    /// The client's address has more connections than `--client-conns-per-address-max`.
+    ClientConns,
     /// The client closed or reset before its answer was complete.
     ClientLeft,
+    /// Nothing passed through a tunnel in time.
+    TunnelIdle,
     /// No endpoint is eligible.
     NoEndpoint,
     /// `connect()` to the endpoint failed.
@@ -129,7 +143,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Cause; 37] = [
+    pub const ALL: [Cause; 44] = [
         Cause::RequestSyntax,
         Cause::RequestBareLineEnd,
         Cause::RequestMethod,
@@ -148,14 +162,21 @@ impl Cause {
         Cause::RequestConnection,
         Cause::RequestVersion,
         Cause::ConnectOff,
+        Cause::ConnectBody,
         Cause::RequestHeadTooLarge,
         Cause::RequestHeadersTooMany,
+        Cause::RequestTargetTooLong,
+        Cause::RequestBodyTooLarge,
         Cause::RequestChunkInvalid,
         Cause::RequestTrailerInvalid,
         Cause::ClientHeadTimeout,
         Cause::ClientIdleTimeout,
         Cause::ClientBodyTimeout,
+        Cause::ClientBodySlow,
+        Cause::ClientRate,
+        Cause::ClientConns,
         Cause::ClientLeft,
+        Cause::TunnelIdle,
         Cause::NoEndpoint,
         Cause::ConnectFailed,
         Cause::ConnectTimeout,
@@ -253,6 +274,19 @@ impl Cause {
             C::ClientLeft => {
                 silent("client-left", "the client left before its answer was complete")
             }
+            C::RequestTargetTooLong => {
+                refuse(414, "request-target-too-long", "the request target is too long")
+            }
+            C::RequestBodyTooLarge => {
+                refuse(413, "request-body-too-large", "the request body is too large")
+            }
+            C::ClientBodySlow => {
+                refuse(408, "client-body-slow", "the request body came too slowly")
+            }
+            C::ClientRate => limit("client-rate", "too many requests from this address"),
+            C::ClientConns => limit("client-conns", "too many connections from this address"),
+            C::TunnelIdle => silent("tunnel-idle", "nothing passed through the tunnel in time"),
+            C::ConnectBody => refuse(400, "connect-body", "CONNECT has no body"),
             C::NoEndpoint => fail(
                 503,
                 Retry::Never,
@@ -339,6 +373,18 @@ fn fail(
     message: &'static str,
 ) -> Verdict {
     Verdict { status: Some(status), fate: Fate::Keep, retry, name, proxy_error, message }
+}
+
+/// The client's address has more than its share; the client may try again later.
+fn limit(name: &'static str, message: &'static str) -> Verdict {
+    Verdict {
+        status: Some(429),
+        fate: Fate::Keep,
+        retry: Retry::Never,
+        name,
+        proxy_error: "http_request_denied",
+        message,
+    }
 }
 
 /// The client is gone or never asked: closed without an answer.

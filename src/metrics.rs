@@ -33,6 +33,8 @@ pub enum Counter {
     PoolStale,
     /// Times that accepting paused for want of file descriptors or memory.
     AcceptPauses,
+    /// Connections that became tunnels.
+    Tunnels,
     /// Sweeps over the deadlines.
     Sweeps,
 }

@@ -87,7 +87,7 @@ impl Server {
             }
         }
         let lanes = Lanes::new(workers, config.backends.len());
-        let control = Control::start(&config)?;
+        let control = Control::start(&config.backends, config.policy, &config.health)?;
         let (event_sender, events) = crossbeam::channel::unbounded();
         Ok(Server { config, lanes, control, addrs, places, events, event_sender })
     }

@@ -1,7 +1,10 @@
 //! Reads the values of flags from their text; each refusal says what would be right.
 
+use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::config::{BackendConfig, Faults, WEIGHT_MAX};
 
@@ -52,6 +55,24 @@ pub(super) fn parse_backend(text: &str) -> Result<BackendConfig, String> {
         weight = number.ok_or_else(|| format!("the weight is not 1 to {WEIGHT_MAX}"))?;
     }
     Ok(BackendConfig { host: host.to_ascii_lowercase(), port, weight })
+}
+
+/// Reads a network in CIDR notation, or one address.
+pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
+    let addr = text.parse::<IpAddr>().map(IpNet::from);
+    addr.or_else(|_no| text.parse())
+        .map_err(|_no| "it is no network like 10.0.0.0/8 or 2001:db8::/32".to_owned())
+}
+
+/// Reads a protocol that connections may be upgraded to.
+pub(super) fn parse_upgrade(text: &str) -> Result<String, String> {
+    let token = text.to_ascii_lowercase();
+    if token == "h2c" || token.starts_with("h2c/") {
+        return Err("h2c would carry requests past every check; it is never let through".to_owned());
+    }
+    let is_token =
+        token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._/+".contains(&byte));
+    if is_token { Ok(token) } else { Err("it is no protocol name".to_owned()) }
 }
 
 /// Reads a fault for tests.

@@ -13,7 +13,7 @@ use crossbeam::channel::Receiver;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::config::{BackendConfig, Config};
+use crate::config::{BackendConfig, HealthConfig, Policy};
 use crate::control::publish::Publisher;
 use crate::control::thread::Thread;
 use crate::error::StartError;
@@ -30,22 +30,26 @@ pub struct Control {
 }
 
 impl Control {
-    /// Publishes the backends of the configuration, none of them eligible yet, as epoch 1 and
+    /// Publishes the backends, none of them eligible yet, as epoch 1 and
     /// starts the thread; all first probes begin at once.
     ///
     /// # Errors
     /// `Usage` when a probe cannot be made of the flags, `Resource` when the thread or its runtime
     /// cannot be had.
-    pub fn start(config: &Config) -> Result<Control, StartError> {
-        let mut endpoints = Vec::with_capacity(config.backends.len());
-        let mut watches = Vec::with_capacity(config.backends.len());
-        for (number, backend) in (0..).zip(&config.backends) {
+    pub fn start(
+        backends: &[BackendConfig],
+        policy: Policy,
+        health: &HealthConfig,
+    ) -> Result<Control, StartError> {
+        let mut endpoints = Vec::with_capacity(backends.len());
+        let mut watches = Vec::with_capacity(backends.len());
+        for (number, backend) in (0..).zip(backends) {
             let endpoint = endpoint_of(number, backend);
-            watches.push(Watch::new(endpoints.len(), &endpoint.id, backend, &config.health)?);
+            watches.push(Watch::new(endpoints.len(), &endpoint.id, backend, health)?);
             endpoints.push(endpoint);
         }
         let (judged, first_round) = crossbeam::channel::bounded(1);
-        let publisher = Publisher::new(endpoints, config.policy, judged);
+        let publisher = Publisher::new(endpoints, policy, judged);
         let published = publisher.published();
         let thread = Thread::spawn(drive(watches, publisher))?;
         Ok(Control { thread, published, first_round })

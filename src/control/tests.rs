@@ -1,16 +1,12 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::{
-    BackendLimits, ClientLimits, DriverChoice, Faults, HeadLimits, HealthConfig, Policy,
-    WorkersConfig,
-};
 use crate::upstream::snapshot::Snapshot;
 
 /// Far more than anything here takes.
@@ -81,7 +77,7 @@ fn serve(listener: &TcpListener, mode: &AtomicU8, answered: &AtomicUsize) {
     }
 }
 
-fn config(backends: &[(&str, u16)], timeout: Duration) -> Config {
+fn config(backends: &[(&str, u16)], timeout: Duration) -> (Vec<BackendConfig>, HealthConfig) {
     let backends = backends
         .iter()
         .map(|(host, port)| BackendConfig {
@@ -90,47 +86,25 @@ fn config(backends: &[(&str, u16)], timeout: Duration) -> Config {
             weight: NonZeroU16::MIN,
         })
         .collect();
-    Config {
-        listeners: Vec::new(),
-        backends,
-        workers: WorkersConfig {
-            cores: vec![0],
-            driver: DriverChoice::Auto,
-            ring_entries: NonZeroU32::MIN,
-        },
-        policy: Policy::RoundRobin,
-        health: HealthConfig {
-            path: Some("/health".to_owned()),
-            interval: Duration::from_millis(20),
-            timeout,
-            rise: NonZeroU32::new(RISE).unwrap(),
-            fall: NonZeroU32::new(FALL).unwrap(),
-        },
-        client: ClientLimits {
-            header_timeout: PATIENCE,
-            idle_timeout: PATIENCE,
-            body_timeout: PATIENCE,
-            abort_on_half_close: false,
-        },
-        backend: BackendLimits {
-            connect_timeout: PATIENCE,
-            response_timeout: PATIENCE,
-            body_timeout: PATIENCE,
-            idle_timeout: PATIENCE,
-            idle_per_endpoint_max: NonZeroUsize::MIN.get(),
-        },
-        head: HeadLimits { bytes_max: 8192, headers_max: 100 },
-        drain_timeout: PATIENCE,
-        ready_file: None,
-        faults: Faults::default(),
-    }
+    let health = HealthConfig {
+        path: Some("/health".to_owned()),
+        interval: Duration::from_millis(20),
+        timeout,
+        rise: NonZeroU32::new(RISE).unwrap(),
+        fall: NonZeroU32::new(FALL).unwrap(),
+    };
+    (backends, health)
+}
+
+fn start_with((backends, health): &(Vec<BackendConfig>, HealthConfig)) -> Control {
+    Control::start(backends, Policy::RoundRobin, health).unwrap()
 }
 
 fn start(backends: &[&Backend]) -> Control {
     let hosts: Vec<_> = backends.iter().map(|it| it.address.ip().to_string()).collect();
     let ports = backends.iter().map(|it| it.address.port());
     let backends: Vec<_> = hosts.iter().map(String::as_str).zip(ports).collect();
-    Control::start(&config(&backends, PATIENCE)).unwrap()
+    start_with(&config(&backends, PATIENCE))
 }
 
 /// Which endpoints are eligible, as 0 and 1.
@@ -248,7 +222,7 @@ fn the_first_round_is_in_after_one_timeout() {
     let timeout = Duration::from_millis(300);
     let ports = [("127.0.0.1", hanging.address.port()), ("127.0.0.1", good.address.port())];
     let started = Instant::now();
-    let control = Control::start(&config(&ports, timeout)).unwrap();
+    let control = start_with(&config(&ports, timeout));
     wait_for_first_round(&control);
     assert!(started.elapsed() >= timeout);
     assert_eq!(eligible(&control.published().load()), "01");
@@ -270,7 +244,7 @@ fn stop_does_not_wait_for_a_probe_that_hangs() {
 fn localhost_finds_a_server_that_listens_on_ipv4_only() {
     let backend = Backend::start(PASS);
     let port = backend.address.port();
-    let control = Control::start(&config(&[("localhost", port)], PATIENCE)).unwrap();
+    let control = start_with(&config(&[("localhost", port)], PATIENCE));
     wait_until(&control, "1");
     let address = control.published().load().pools[0].endpoints[0].address;
     assert_eq!(address, Some(Address::Tcp(backend.address)));
@@ -283,7 +257,7 @@ fn many_backends_that_change_at_once_make_few_snapshots() {
     let port = backend.address.port();
     let backends = vec![("127.0.0.1", port); 100];
     let started = Instant::now();
-    let control = Control::start(&config(&backends, PATIENCE)).unwrap();
+    let control = start_with(&config(&backends, PATIENCE));
     wait_for_first_round(&control);
     let epoch = control.published().load().epoch;
     let intervals = started.elapsed().as_millis() / publish::PUBLISH_INTERVAL.as_millis();
@@ -304,7 +278,8 @@ fn a_panic_of_one_watch_ends_the_thread() {
 
 #[test]
 fn a_health_path_that_is_none_is_a_usage_error() {
-    let mut config = config(&[("127.0.0.1", 1)], PATIENCE);
-    config.health.path = Some("health".to_owned());
-    assert!(matches!(Control::start(&config), Err(StartError::Usage(_))));
+    let (backends, mut health) = config(&[("127.0.0.1", 1)], PATIENCE);
+    health.path = Some("health".to_owned());
+    let started = Control::start(&backends, Policy::RoundRobin, &health);
+    assert!(matches!(started, Err(StartError::Usage(_))));
 }

@@ -25,6 +25,8 @@ pub enum Fault {
     Chunk,
     /// The trailer section.
     Trailer,
+    /// The data is longer than its limit.
+    TooLong,
 }
 
 impl Fault {
@@ -34,6 +36,7 @@ impl Fault {
         match self {
             Fault::Chunk => Cause::RequestChunkInvalid,
             Fault::Trailer => Cause::RequestTrailerInvalid,
+            Fault::TooLong => Cause::RequestBodyTooLarge,
         }
     }
 }
@@ -43,6 +46,8 @@ impl Fault {
 pub struct Chunked {
     state: State,
     output: Output,
+    /// How many bytes of data may still be announced.
+    room: u64,
     /// Bytes of the current chunk's extensions, or of all trailers.
     line_bytes: usize,
     /// The current trailer's name in lower case, as far as it may be a forbidden one.
@@ -79,12 +84,13 @@ enum ExtensionAt {
 }
 
 impl Chunked {
-    /// A scanner at the start of a body.
+    /// A scanner at the start of a body of at most `bytes_max` bytes of data.
     #[must_use]
-    pub fn new(output: Output) -> Chunked {
+    pub fn new(output: Output, bytes_max: u64) -> Chunked {
         Chunked {
             state: State::Size { size: 0, digits: 0 },
             output,
+            room: bytes_max,
             line_bytes: 0,
             name: [0; NAME_BYTES],
             name_bytes: 0,
@@ -141,7 +147,10 @@ impl Chunked {
                 self.line_bytes = 0;
                 State::TrailerStart
             }
-            (State::SizeEnd { size }, b'\n') => State::Data { left: size },
+            (State::SizeEnd { size }, b'\n') => {
+                self.room = self.room.checked_sub(size).ok_or(Fault::TooLong)?;
+                State::Data { left: size }
+            }
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size { size: 0, digits: 0 },
             (State::TrailerStart, b'\r') => State::End,

@@ -8,16 +8,22 @@ use std::net::{IpAddr, SocketAddr};
 
 use httparse::Header;
 
+use crate::config::{ForwardConfig, ForwardedHeaders};
 use crate::http1::framing::Framing;
 use crate::http1::request::RequestHead;
-use crate::http1::response::{ResponseHead, forbids_framing};
-use crate::http1::{Known, Version, is_named, list_of};
+use crate::http1::response::{ResponseHead, SWITCHING_PROTOCOLS, forbids_framing, opens_tunnel};
+use crate::http1::{Known, Version, client, is_named, list_of};
 
-/// The headers that tell a backend about the client; the same for every request of a connection.
+/// What backends are told about a client; the same for every request of a connection.
 #[derive(Debug)]
 pub struct Provenance {
-    /// `X-Forwarded-For` and `X-Forwarded-Proto`, two whole lines.
-    lines: Vec<u8>,
+    mode: ForwardedHeaders,
+    /// Whether what the client itself sent under these headers is kept.
+    keeps: bool,
+    /// A whole `X-Forwarded-For` line.
+    forwarded_for: Vec<u8>,
+    /// The `for` part of `Forwarded`, if that is added (RFC 7239 §5.2).
+    forwarded: Option<Vec<u8>>,
     /// What stands for the Host that an HTTP/1.0 client did not send.
     local: SocketAddr,
 }
@@ -25,16 +31,94 @@ pub struct Provenance {
 impl Provenance {
     /// For a client at `client` that connected to `local`.
     #[must_use]
-    pub fn new(client: IpAddr, local: SocketAddr) -> Provenance {
+    pub fn new(client: IpAddr, local: SocketAddr, config: &ForwardConfig) -> Provenance {
+        let is_trusted = client::is_trusted(client, &config.trusted_proxies);
         let client = client.to_canonical();
-        let lines = format!("X-Forwarded-For: {client}\r\nX-Forwarded-Proto: http\r\n");
-        Provenance { lines: lines.into_bytes(), local }
+        let node = match client {
+            IpAddr::V4(addr) => format!("for={addr}"),
+            IpAddr::V6(addr) => format!("for=\"[{addr}]\""),
+        };
+        let mode = config.forwarded_headers;
+        Provenance {
+            mode,
+            keeps: mode == ForwardedHeaders::Off
+                || (mode == ForwardedHeaders::Append && is_trusted),
+            forwarded_for: format!("X-Forwarded-For: {client}\r\n").into_bytes(),
+            forwarded: config.forwarded.then(|| node.into_bytes()),
+            local,
+        }
     }
 }
 
+/// What a request for a backend has beyond what the client sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Additions<'a> {
+    /// What the backend is told about the client.
+    pub provenance: &'a Provenance,
+    /// The protocol that the connection may be upgraded to.
+    pub upgrade: Option<&'a str>,
+    /// The `X-Request-Id` of a request that has none.
+    pub request_id: Option<u128>,
+}
+
 /// Writes the head of a request for a backend to the end of `out`.
-pub fn request(head: &RequestHead<'_, '_>, provenance: &Provenance, out: &mut Vec<u8>) {
-    out.reserve(head.bytes + provenance.lines.len() + ADDED_BYTES);
+pub fn request(head: &RequestHead<'_, '_>, additions: &Additions<'_>, out: &mut Vec<u8>) {
+    let provenance = additions.provenance;
+    out.reserve(head.bytes + ADDED_BYTES);
+    write_request_line(head, provenance, out);
+    let keeps = provenance.keeps;
+    let (mut wants_trailers, mut has_length, mut has_id) = (false, false, false);
+    let (mut has_proto, mut has_host) = (false, false);
+    for header in head.headers {
+        if head.names_headers && is_named(head.headers, header.name) {
+            continue;
+        }
+        match Known::of(header.name) {
+            Some(Known::Host) => continue,
+            Some(Known::Forwarded | Known::XForwardedFor) if !keeps => continue,
+            Some(Known::XForwardedHost | Known::XForwardedProto) if !keeps => continue,
+            Some(Known::XForwardedHost) => has_host = true,
+            Some(Known::XForwardedProto) => has_proto = true,
+            Some(Known::XRequestId) => has_id = true,
+            Some(Known::Te) => {
+                wants_trailers |=
+                    list_of(header.value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+                continue;
+            }
+            Some(Known::ContentLength) if std::mem::replace(&mut has_length, true) => continue,
+            Some(known) if known.is_hop_by_hop() => continue,
+            _ => {}
+        }
+        write_header(out, header);
+    }
+    if wants_trailers {
+        out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n");
+    }
+    if let Some(protocol) = additions.upgrade {
+        write_upgrade(out, protocol.as_bytes());
+    }
+    if provenance.mode != ForwardedHeaders::Off {
+        out.extend_from_slice(&provenance.forwarded_for);
+        if !has_proto {
+            out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+        }
+        if let Some(host) = head.host.filter(|_| !has_host) {
+            write_header(out, &Header { name: "X-Forwarded-Host", value: host });
+        }
+    }
+    if let Some(node) = &provenance.forwarded {
+        write_forwarded(out, node, head.host);
+    }
+    if let Some(id) = additions.request_id.filter(|_| !has_id) {
+        write_display(out, format_args!("X-Request-Id: {id:032x}\r\n"));
+    }
+    out.extend_from_slice(match head.version {
+        Version::Http11 => b"Via: 1.1 corelane\r\n\r\n",
+        Version::Http10 => b"Via: 1.0 corelane\r\n\r\n",
+    });
+}
+
+fn write_request_line(head: &RequestHead<'_, '_>, provenance: &Provenance, out: &mut Vec<u8>) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.target.prefix.as_bytes());
@@ -45,37 +129,24 @@ pub fn request(head: &RequestHead<'_, '_>, provenance: &Provenance, out: &mut Ve
         None => write_display(out, provenance.local),
     }
     out.extend_from_slice(b"\r\n");
-    let mut wants_trailers = false;
-    let mut has_length = false;
-    for header in head.headers {
-        match Known::of(header.name) {
-            Some(Known::Host | Known::Forwarded) => continue,
-            Some(Known::XForwardedFor | Known::XForwardedHost | Known::XForwardedProto) => continue,
-            Some(Known::Te) => {
-                wants_trailers |=
-                    list_of(header.value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-                continue;
-            }
-            Some(Known::ContentLength) if std::mem::replace(&mut has_length, true) => continue,
-            Some(known) if known.is_hop_by_hop() => continue,
-            None if head.names_headers && is_named(head.headers, header.name) => continue,
-            _ => {}
-        }
-        write_header(out, header);
-    }
-    if wants_trailers {
-        out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n");
-    }
-    out.extend_from_slice(&provenance.lines);
-    if let Some(host) = head.host {
-        out.extend_from_slice(b"X-Forwarded-Host: ");
+}
+
+/// `Forwarded` with the client, the Host and the protocol (RFC 7239 §4); a Host is an authority,
+/// which needs no escapes in quotes.
+fn write_forwarded(out: &mut Vec<u8>, node: &[u8], host: Option<&[u8]>) {
+    out.extend_from_slice(b"Forwarded: ");
+    out.extend_from_slice(node);
+    if let Some(host) = host {
+        out.extend_from_slice(b";host=\"");
         out.extend_from_slice(host);
-        out.extend_from_slice(b"\r\n");
+        out.push(b'"');
     }
-    out.extend_from_slice(match head.version {
-        Version::Http11 => b"Via: 1.1 corelane\r\n\r\n",
-        Version::Http10 => b"Via: 1.0 corelane\r\n\r\n",
-    });
+    out.extend_from_slice(b";proto=http\r\n");
+}
+
+fn write_upgrade(out: &mut Vec<u8>, protocol: &[u8]) {
+    out.extend_from_slice(b"Connection: Upgrade\r\n");
+    write_header(out, &Header { name: "Upgrade", value: protocol });
 }
 
 /// What a client needs to know about its connection in a response.
@@ -103,21 +174,25 @@ pub fn response(head: &ResponseHead<'_, '_>, client: ClientSide, out: &mut Vec<u
     out.push(b' ');
     out.extend_from_slice(head.reason.as_bytes());
     out.extend_from_slice(b"\r\n");
-    let drops_length = forbids_framing(head.status);
+    let drops_length = forbids_framing(head.status, head.to);
     let drops_coding = drops_length || client.version == Version::Http10;
     let mut has_length = false;
     for header in head.headers {
+        if head.names_headers && is_named(head.headers, header.name) {
+            continue;
+        }
         match Known::of(header.name) {
             Some(Known::ContentLength) if drops_length => continue,
             Some(Known::ContentLength) if std::mem::replace(&mut has_length, true) => continue,
             Some(Known::TransferEncoding) if drops_coding => continue,
             Some(known) if known.is_hop_by_hop() => continue,
-            None if head.names_headers && is_named(head.headers, header.name) => continue,
             _ => {}
         }
         write_header(out, header);
     }
-    if !head.is_interim() {
+    if head.status == SWITCHING_PROTOCOLS {
+        write_upgrade(out, head.upgrade.unwrap_or_default());
+    } else if !head.is_interim() && !opens_tunnel(head.status, head.to) {
         out.extend_from_slice(connection_line(client));
     }
     out.extend_from_slice(b"\r\n");
@@ -155,8 +230,8 @@ pub(super) fn write_display(out: &mut Vec<u8>, value: impl std::fmt::Display) {
     write!(out, "{value}").expect("a Vec takes every byte");
 }
 
-/// Room for what corelane adds to a head, beyond the client's own lines, in bytes.
-const ADDED_BYTES: usize = 320;
+/// Room for what corelane adds to a head, in bytes: more is grown for a long Host.
+const ADDED_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -164,21 +239,45 @@ mod tests {
 
     use super::*;
     use crate::config::HeadLimits;
+    use crate::http1::response::AnswerTo;
     use crate::http1::{request as request_head, response as response_head};
 
-    const LIMITS: HeadLimits = HeadLimits { bytes_max: 4096, headers_max: 32 };
+    const LIMITS: HeadLimits =
+        HeadLimits { bytes_max: 4096, headers_max: 32, target_bytes_max: 1024 };
 
-    fn check_request(head: &str, expected: &str) {
-        let mut space = [MaybeUninit::uninit(); 32];
-        let head = request_head::parse(head.as_bytes(), &mut space, &LIMITS).unwrap().unwrap();
-        let client = "::ffff:10.0.0.1".parse().unwrap();
-        let provenance = Provenance::new(client, "127.0.0.1:80".parse().unwrap());
-        let mut out = b"before".to_vec();
-        request(&head, &provenance, &mut out);
-        assert_eq!(String::from_utf8_lossy(&out), format!("before{expected}"));
+    fn config(mode: ForwardedHeaders) -> ForwardConfig {
+        ForwardConfig {
+            upgrades: vec!["websocket".to_owned()],
+            connect: false,
+            forwarded_headers: mode,
+            forwarded: false,
+            request_id: false,
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        }
     }
 
-    const ADDED: &str = "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\n";
+    fn forwarded(head: &str, client: &str, config: &ForwardConfig) -> String {
+        let mut space = [MaybeUninit::uninit(); 32];
+        let head = request_head::parse(head.as_bytes(), &mut space, &LIMITS, false);
+        let head = head.unwrap().unwrap();
+        let local = "127.0.0.1:80".parse().unwrap();
+        let provenance = Provenance::new(client.parse().unwrap(), local, config);
+        let additions = Additions {
+            provenance: &provenance,
+            upgrade: head.upgrade.map(|_| "websocket"),
+            request_id: config.request_id.then_some(0xabc),
+        };
+        let mut out = b"before".to_vec();
+        request(&head, &additions, &mut out);
+        String::from_utf8_lossy(&out).strip_prefix("before").unwrap().to_owned()
+    }
+
+    fn check_request(head: &str, expected: &str) {
+        let seen = forwarded(head, "::ffff:9.0.0.1", &config(ForwardedHeaders::Append));
+        assert_eq!(seen, expected);
+    }
+
+    const ADDED: &str = "X-Forwarded-For: 9.0.0.1\r\nX-Forwarded-Proto: http\r\n";
 
     #[test]
     fn a_request_keeps_its_order_and_its_bytes() {
@@ -214,9 +313,60 @@ mod tests {
         );
     }
 
+    #[test]
+    fn forwarded_headers_follow_the_mode_and_the_trust() {
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 6.6.6.6\r\n\
+                    X-Forwarded-Proto: https\r\nForwarded: for=6.6.6.6\r\n\r\n";
+        let (start, end) = ("GET / HTTP/1.1\r\nHost: h\r\n", "Via: 1.1 corelane\r\n\r\n");
+        let theirs = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n\
+                      Forwarded: for=6.6.6.6\r\n";
+        let ours = |client: &str| {
+            format!(
+                "X-Forwarded-For: {client}\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\n"
+            )
+        };
+        let kept = format!("{theirs}X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Host: h\r\n");
+        for (mode, client, lines) in [
+            (ForwardedHeaders::Append, "9.0.0.1", ours("9.0.0.1")),
+            (ForwardedHeaders::Append, "10.0.0.1", kept),
+            (ForwardedHeaders::Replace, "10.0.0.1", ours("10.0.0.1")),
+            (ForwardedHeaders::Off, "9.0.0.1", theirs.to_owned()),
+        ] {
+            let seen = forwarded(head, client, &config(mode));
+            assert_eq!(seen, format!("{start}{lines}{end}"), "{mode:?} {client}");
+        }
+    }
+
+    #[test]
+    fn forwarded_and_a_request_id_are_added_where_asked_for() {
+        let config =
+            ForwardConfig { forwarded: true, request_id: true, ..config(ForwardedHeaders::Off) };
+        let seen = forwarded("GET / HTTP/1.1\r\nHost: h:1\r\n\r\n", "::1", &config);
+        let expected = "GET / HTTP/1.1\r\nHost: h:1\r\n\
+                        Forwarded: for=\"[::1]\";host=\"h:1\";proto=http\r\n\
+                        X-Request-Id: 00000000000000000000000000000abc\r\n\
+                        Via: 1.1 corelane\r\n\r\n";
+        assert_eq!(seen, expected);
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nx-request-id: mine\r\n\r\n";
+        let seen = forwarded(head, "1.1.1.1", &config);
+        assert_eq!(seen.to_ascii_lowercase().matches("x-request-id").count(), 1);
+    }
+
+    #[test]
+    fn an_upgrade_names_the_one_protocol_that_is_let_through() {
+        check_request(
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: x, Upgrade\r\nUpgrade: h2c, websocket\r\n\
+             X: 1\r\nSec-WebSocket-Key: k\r\n\r\n",
+            &format!(
+                "GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: k\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\n{ADDED}X-Forwarded-Host: h\r\nVia: 1.1 corelane\r\n\r\n"
+            ),
+        );
+    }
+
     fn check_response(head: &str, client: ClientSide, expected: Option<&str>) {
         let mut space = [MaybeUninit::uninit(); 32];
-        let parsed = response_head::parse(head.as_bytes(), &mut space, &LIMITS, false);
+        let parsed = response_head::parse(head.as_bytes(), &mut space, &LIMITS, AnswerTo::Other);
         let parsed = parsed.unwrap().unwrap();
         assert_eq!(passes_as_is(&parsed, client), expected.is_none());
         let mut out = Vec::new();

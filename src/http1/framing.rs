@@ -39,13 +39,14 @@ pub struct Taken {
 }
 
 impl Body {
-    /// The reader of a body so delimited; `output` says whether a chunked body leaves as chunks.
+    /// The reader of a body so delimited; `output` says whether a chunked body leaves as chunks,
+    /// and `bytes_max` how much data it may hold.
     #[must_use]
-    pub fn new(framing: Framing, output: Output) -> Body {
+    pub fn new(framing: Framing, output: Output, bytes_max: u64) -> Body {
         match framing {
             Framing::Empty => Body::Length(0),
             Framing::Length(bytes) => Body::Length(bytes),
-            Framing::Chunked => Body::Chunked(Chunked::new(output)),
+            Framing::Chunked => Body::Chunked(Chunked::new(output, bytes_max)),
             Framing::UntilClose => Body::UntilClose,
         }
     }
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_body_of_known_length_leaves_the_next_message_alone() {
-        let mut body = Body::new(Framing::Length(3), Output::Chunks);
+        let mut body = Body::new(Framing::Length(3), Output::Chunks, u64::MAX);
         assert_eq!(body.take(&mut b"ab".to_vec()), Ok(Taken { kept: 2, used: 2 }));
         assert!(!body.is_complete() && !body.may_end());
         assert_eq!(body.take(&mut b"cGET".to_vec()), Ok(Taken { kept: 1, used: 1 }));

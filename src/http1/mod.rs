@@ -1,10 +1,11 @@
 //! HTTP/1.1 as pure code: bytes in, values or bytes out, no I/O and no clock (RFC 9110, RFC 9112).
 //!
-//! `request` and `response` read heads, `framing` and `chunked` find where a body ends, `forward`
+//! `request` and `response` read heads, `client` finds whom a request is from, `framing` and `chunked` find where a body ends, `forward`
 //! writes heads for the other side, `reply` writes corelane's own answers. Bytes that could be
 //! read two ways are refused here and never reach the other side.
 
 pub mod chunked;
+pub mod client;
 pub mod forward;
 pub mod framing;
 pub mod reply;
@@ -44,6 +45,7 @@ enum Known {
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
+    XRequestId,
 }
 
 impl Known {
@@ -57,6 +59,7 @@ impl Known {
             9 => ("forwarded", Known::Forwarded),
             10 if name.as_bytes()[0] | 0x20 == b'c' => ("connection", Known::Connection),
             10 => ("keep-alive", Known::KeepAlive),
+            12 => ("x-request-id", Known::XRequestId),
             14 => ("content-length", Known::ContentLength),
             15 => ("x-forwarded-for", Known::XForwardedFor),
             16 if name.as_bytes()[0] | 0x20 == b'x' => ("x-forwarded-host", Known::XForwardedHost),
@@ -97,7 +100,9 @@ impl Known {
 struct ConnectionOptions {
     close: bool,
     keep_alive: bool,
-    /// It names other headers, which must not be forwarded either.
+    /// It asks for, or grants, the protocol that `Upgrade` names.
+    upgrade: bool,
+    /// It names headers that only it makes hop-by-hop.
     names_headers: bool,
     /// It names a header that the message cannot do without.
     names_framing: bool,
@@ -111,7 +116,9 @@ impl ConnectionOptions {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
-            } else {
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
+            } else if !option.eq_ignore_ascii_case(b"te") {
                 self.names_headers = true;
                 let known = str::from_utf8(option).ok().and_then(Known::of);
                 self.names_framing |= known.is_some_and(Known::must_not_be_named);

@@ -31,6 +31,8 @@ pub struct RequestHead<'h, 'b> {
     pub keep_alive: bool,
     /// Whether `Connection` names headers beyond the hop-by-hop ones.
     pub names_headers: bool,
+    /// What `Upgrade` asks for, where it may be granted: in HTTP/1.1, without a body.
+    pub upgrade: Option<&'b [u8]>,
     /// Whether the client may wait for a 100 before it sends its body (RFC 9110 §10.1.1).
     pub expects_continue: bool,
     /// The length of the head, with its empty line.
@@ -40,9 +42,9 @@ pub struct RequestHead<'h, 'b> {
 /// A request target, split so that it can be written without a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'b> {
-    /// `/` where an absolute target has no path of its own, else nothing.
+    /// `/` or `*` where an absolute target has no path of its own, else nothing.
     pub prefix: &'static str,
-    /// The path and query, or `*`.
+    /// The path and query, `*`, or the authority of a CONNECT.
     pub rest: &'b str,
 }
 
@@ -65,6 +67,7 @@ pub fn parse<'h, 'b>(
     bytes: &'b [u8],
     space: &'h mut HeaderSpace<'b>,
     limits: &HeadLimits,
+    connect_is_on: bool,
 ) -> Result<Option<RequestHead<'h, 'b>>, Cause> {
     let space_len = space.len().min(limits.headers_max);
     let mut request = httparse::Request::new(&mut []);
@@ -72,7 +75,11 @@ pub fn parse<'h, 'b>(
         .parse_request_with_uninit_headers(&mut request, bytes, &mut space[..space_len])
         .map_err(|error| cause_of(error, bytes))?;
     let httparse::Status::Complete(head_bytes) = status else {
-        return if bytes.len() >= limits.bytes_max {
+        let is_in_target = bytes.len() > limits.target_bytes_max + REQUEST_LINE_BYTES
+            && memchr::memchr(b'\n', bytes).is_none();
+        return if is_in_target {
+            Err(Cause::RequestTargetTooLong)
+        } else if bytes.len() >= limits.bytes_max {
             Err(Cause::RequestHeadTooLarge)
         } else {
             Ok(None)
@@ -87,15 +94,26 @@ pub fn parse<'h, 'b>(
     let (Some(method), Some(target)) = (request.method, request.path) else {
         return Err(Cause::RequestSyntax);
     };
+    if target.len() > limits.target_bytes_max {
+        return Err(Cause::RequestTargetTooLong);
+    }
+    if method == "CONNECT" && !connect_is_on {
+        return Err(Cause::ConnectOff);
+    }
     let version = Version::from_minor(request.version);
     let (target, authority) = target_of(method, target)?;
     let facts = Facts::read(request.headers)?;
+    let framing = facts.framing(version)?;
+    if method == "CONNECT" && framing != Framing::Empty {
+        return Err(Cause::ConnectBody);
+    }
     Ok(Some(RequestHead {
         method,
         target,
         version,
         host: host_of(version, facts.host, authority)?,
-        framing: facts.framing(version)?,
+        framing,
+        upgrade: facts.upgrade_of(version, framing),
         keep_alive: facts.connection.persists(version),
         names_headers: facts.connection.names_headers,
         expects_continue: facts.expects_continue,
@@ -112,6 +130,7 @@ struct Facts<'b> {
     coding: Option<Coding>,
     connection: ConnectionOptions,
     expects_continue: bool,
+    upgrade: Option<&'b [u8]>,
 }
 
 impl<'b> Facts<'b> {
@@ -136,6 +155,7 @@ impl<'b> Facts<'b> {
                     });
                 }
                 Some(Known::Connection) => facts.connection.read(header.value),
+                Some(Known::Upgrade) => facts.upgrade = facts.upgrade.or(Some(header.value)),
                 Some(Known::Expect) => {
                     facts.expects_continue |= header.value.eq_ignore_ascii_case(b"100-continue");
                 }
@@ -146,6 +166,11 @@ impl<'b> Facts<'b> {
             return Err(Cause::RequestConnection);
         }
         Ok(facts)
+    }
+
+    fn upgrade_of(&self, version: Version, framing: Framing) -> Option<&'b [u8]> {
+        let may_switch = version == Version::Http11 && framing == Framing::Empty;
+        self.upgrade.filter(|_| may_switch && self.connection.upgrade)
     }
 
     fn framing(&self, version: Version) -> Result<Framing, Cause> {
@@ -164,7 +189,13 @@ impl<'b> Facts<'b> {
 /// The target as it is forwarded and the authority it names, by its form (RFC 9112 §3.2).
 fn target_of<'b>(method: &str, target: &'b str) -> Result<(Target<'b>, Option<&'b [u8]>), Cause> {
     if method == "CONNECT" {
-        return Err(Cause::ConnectOff);
+        let has_port = target.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+        });
+        if !has_port || !is_authority(target.as_bytes()) {
+            return Err(Cause::RequestTarget);
+        }
+        return Ok((Target { prefix: "", rest: target }, Some(target.as_bytes())));
     }
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(Cause::RequestTarget);
@@ -230,6 +261,9 @@ fn is_host_byte(byte: u8) -> bool {
         | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
 }
 
+/// What a request line holds beside its target: a method, two spaces, the version, CRLF, and an
+/// empty line before it.
+const REQUEST_LINE_BYTES: usize = 64;
 /// The most digits of a port.
 const PORT_DIGITS: usize = 5;
 

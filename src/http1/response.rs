@@ -29,22 +29,36 @@ pub struct ResponseHead<'h, 'b> {
     pub keep_alive: bool,
     /// Whether `Connection` names headers beyond the hop-by-hop ones.
     pub names_headers: bool,
+    /// What a 101 switches to.
+    pub upgrade: Option<&'b [u8]>,
     /// Whether a header must be left out when it is forwarded.
     pub has_hop_by_hop: bool,
+    /// What it answers.
+    pub to: AnswerTo,
     /// The length of the head, with its empty line.
     pub bytes: usize,
+}
+
+/// What a response answers, which decides whether it can have a body (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerTo {
+    /// HEAD: no body, whatever the head says.
+    Head,
+    /// CONNECT: a 2xx has no body and is the end of HTTP on this connection.
+    Connect,
+    /// Any other method.
+    Other,
 }
 
 impl ResponseHead<'_, '_> {
     /// Whether another head follows this one (RFC 9110 §15.2).
     #[must_use]
     pub fn is_interim(&self) -> bool {
-        is_interim(self.status)
+        is_interim(self.status) && self.status != SWITCHING_PROTOCOLS
     }
 }
 
-/// Reads the head at the front of `bytes`, the answer to a HEAD request or to another one; `None`
-/// while it is incomplete.
+/// Reads the head at the front of `bytes`; `None` while it is incomplete.
 ///
 /// # Errors
 /// `ResponseInvalid` or `ResponseHeadTooLarge`; the connection must not be read further then.
@@ -52,7 +66,7 @@ pub fn parse<'h, 'b>(
     bytes: &'b [u8],
     space: &'h mut [MaybeUninit<Header<'b>>],
     limits: &HeadLimits,
-    to_head_request: bool,
+    to: AnswerTo,
 ) -> Result<Option<ResponseHead<'h, 'b>>, Cause> {
     let space_len = space.len().min(limits.headers_max);
     let mut response = httparse::Response::new(&mut []);
@@ -82,7 +96,7 @@ pub fn parse<'h, 'b>(
     }
     let version = Version::from_minor(response.version);
     let facts = Facts::read(response.headers)?;
-    let framing = facts.framing(version, status, to_head_request)?;
+    let framing = facts.framing(version, status, to)?;
     Ok(Some(ResponseHead {
         version,
         status,
@@ -90,23 +104,27 @@ pub fn parse<'h, 'b>(
         framing,
         keep_alive: framing != Framing::UntilClose && facts.connection.persists(version),
         names_headers: facts.connection.names_headers,
-        has_hop_by_hop: facts.has_hop_by_hop || (facts.has_framing() && forbids_framing(status)),
+        has_hop_by_hop: facts.has_hop_by_hop
+            || (facts.has_framing() && forbids_framing(status, to)),
+        upgrade: facts.upgrade.filter(|_| facts.connection.upgrade),
         headers: response.headers,
+        to,
         bytes: head_bytes,
     }))
 }
 
 /// What the headers say about framing and connection.
 #[derive(Default)]
-struct Facts {
+struct Facts<'b> {
     length: Option<u64>,
     coding: Option<Coding>,
     connection: ConnectionOptions,
     has_hop_by_hop: bool,
+    upgrade: Option<&'b [u8]>,
 }
 
-impl Facts {
-    fn read(headers: &[Header<'_>]) -> Result<Facts, Cause> {
+impl<'b> Facts<'b> {
+    fn read(headers: &[Header<'b>]) -> Result<Facts<'b>, Cause> {
         let mut facts = Facts::default();
         for header in headers {
             let Some(known) = Known::of(header.name) else { continue };
@@ -128,6 +146,7 @@ impl Facts {
                     });
                 }
                 Known::Connection => facts.connection.read(header.value),
+                Known::Upgrade => facts.upgrade = facts.upgrade.or(Some(header.value)),
                 _ => {}
             }
         }
@@ -141,19 +160,15 @@ impl Facts {
         self.length.is_some() || self.coding.is_some()
     }
 
-    fn framing(
-        &self,
-        version: Version,
-        status: u16,
-        to_head_request: bool,
-    ) -> Result<Framing, Cause> {
+    fn framing(&self, version: Version, status: u16, to: AnswerTo) -> Result<Framing, Cause> {
         let framing = match (self.coding, self.length) {
             (None, None) => Framing::UntilClose,
             (None, Some(length)) => Framing::Length(length),
             (Some(Coding::Chunked), None) if version == Version::Http11 => Framing::Chunked,
             (Some(_), _) => return Err(Cause::ResponseInvalid),
         };
-        let is_empty = to_head_request || forbids_framing(status) || status == NOT_MODIFIED;
+        let is_empty =
+            to == AnswerTo::Head || forbids_framing(status, to) || status == NOT_MODIFIED;
         Ok(if is_empty { Framing::Empty } else { framing })
     }
 }
@@ -164,8 +179,14 @@ fn is_interim(status: u16) -> bool {
 
 /// Whether a response of this status has neither a body nor headers that say one's length
 /// (RFC 9110 §8.6, RFC 9112 §6.1).
-pub(super) fn forbids_framing(status: u16) -> bool {
-    is_interim(status) || status == NO_CONTENT
+pub(super) fn forbids_framing(status: u16, to: AnswerTo) -> bool {
+    is_interim(status) || status == NO_CONTENT || opens_tunnel(status, to)
+}
+
+/// Whether a CONNECT is granted by a response of this status (RFC 9110 §9.3.6).
+#[must_use]
+pub fn opens_tunnel(status: u16, to: AnswerTo) -> bool {
+    to == AnswerTo::Connect && (OK..MULTIPLE_CHOICES).contains(&status)
 }
 
 /// The statuses that a backend may answer with (RFC 9110 §15).
@@ -173,6 +194,7 @@ const STATUSES: std::ops::RangeInclusive<u16> = 100..=599;
 /// Switching Protocols: the connection becomes a tunnel.
 pub const SWITCHING_PROTOCOLS: u16 = 101;
 const OK: u16 = 200;
+const MULTIPLE_CHOICES: u16 = 300;
 const NO_CONTENT: u16 = 204;
 const NOT_MODIFIED: u16 = 304;
 

@@ -27,6 +27,9 @@ pub struct Delivered {
     pub client_is_kept: bool,
     /// Whether the backend's connection is between two messages.
     pub backend_is_reusable: bool,
+    /// Whether the connections are a tunnel from now on; what the backend has already sent
+    /// through it is in its buffer.
+    pub opens_tunnel: bool,
 }
 
 /// A response that did not.
@@ -59,7 +62,7 @@ pub struct Downlink<'a> {
 /// A response head that was read and written for the client.
 struct Head {
     is_interim: bool,
-    status: u16,
+    opens_tunnel: bool,
     framing: Framing,
     /// Whether the head goes out as it came in, from the backend's buffer, instead of from `out`.
     goes_as_is: bool,
@@ -105,7 +108,8 @@ impl Downlink<'_> {
         large.restore(from_backend);
         Ok(Delivered {
             client_is_kept: head.client_is_kept,
-            backend_is_reusable: head.backend_is_kept && !has_surplus,
+            backend_is_reusable: head.backend_is_kept && !has_surplus && !head.opens_tunnel,
+            opens_tunnel: head.opens_tunnel,
         })
     }
 
@@ -119,11 +123,11 @@ impl Downlink<'_> {
             })?;
             let is_final = !head.is_interim;
             interims += usize::from(head.is_interim);
-            if head.status == SWITCHING_PROTOCOLS || interims > INTERIM_HEADS_MAX {
+            if interims > INTERIM_HEADS_MAX {
                 return Err(before_head(Cause::ResponseInvalid));
             }
             let Scratch { out, from_backend } = &mut *scratch;
-            let mut body = Body::new(head.framing, self.output());
+            let mut body = Body::new(head.framing, self.output(), u64::MAX);
             let rest = from_backend.unread_mut().get_mut(head.bytes..).unwrap_or_default();
             let taken = body.take(rest).map_err(|_fault| before_head(Cause::ResponseInvalid))?;
             if is_final {
@@ -182,14 +186,20 @@ impl Downlink<'_> {
         let Scratch { out, from_backend } = scratch;
         let mut space = [MaybeUninit::uninit(); HEADERS_LIMIT];
         let (bytes, limits) = (from_backend.unread(), &self.worker.config.head);
-        let Some(head) = response::parse(bytes, &mut space, limits, self.facts.is_head)? else {
+        let Some(head) = response::parse(bytes, &mut space, limits, self.facts.to)? else {
             return Ok(None);
         };
+        let is_switch = head.status == SWITCHING_PROTOCOLS;
+        if is_switch && !self.may_switch_to(head.upgrade) {
+            return Err(Cause::ResponseInvalid);
+        }
+        let opens_tunnel = is_switch || response::opens_tunnel(head.status, head.to);
         // A client that waits for a 100 and gets a final answer may or may not send its body:
         // what follows could be read two ways.
         let is_sure_of_next =
             self.uplink.state.get() == UplinkState::Sent || !self.facts.expects_continue;
         let keeps = head.is_interim()
+            || opens_tunnel
             || (is_sure_of_next
                 && !self.worker.is_draining()
                 && forward::client_sees_end(head.framing, self.facts.version));
@@ -201,7 +211,7 @@ impl Downlink<'_> {
         }
         Ok(Some(Head {
             is_interim: head.is_interim(),
-            status: head.status,
+            opens_tunnel,
             framing: head.framing,
             goes_as_is,
             bytes: head.bytes,
@@ -223,10 +233,19 @@ impl Downlink<'_> {
 
     /// Answers for corelane while the client is still sending.
     pub async fn refuse(&mut self, cause: Cause, out: &mut Vec<u8>) {
-        let (side, is_head) = (self.facts.client_side(false), self.facts.is_head);
+        let (side, is_head) = (self.facts.client_side(false), self.facts.is_head());
         if !answer::send(cause, side, is_head, self.client_sink(), out).await {
             tracing::debug!(cause = cause.name(), "a client left before its answer");
         }
+    }
+
+    /// Whether the client asked for what a backend switches to, and it was let through.
+    fn may_switch_to(&self, protocol: Option<&[u8]>) -> bool {
+        let upgrades = &self.worker.config.forward.upgrades;
+        let asked = self.facts.upgrade.and_then(|index| upgrades.get(index));
+        asked
+            .zip(protocol)
+            .is_some_and(|(asked, protocol)| asked.as_bytes().eq_ignore_ascii_case(protocol))
     }
 
     fn client_sink(&mut self) -> Sink<'_> {

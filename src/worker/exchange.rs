@@ -19,6 +19,7 @@ use crate::worker::relay;
 use crate::worker::request::Request;
 use crate::worker::state::{InFlight, Worker};
 use crate::worker::stream::Stream;
+use crate::worker::tunnel;
 
 /// Takes a request through its attempts and answers it.
 pub async fn run(
@@ -103,7 +104,14 @@ async fn attempt(
     } else {
         worker.lane().add(Counter::Relayed);
     }
-    if relayed.backend_is_reusable && result.is_ok() {
+    if relayed.opens_tunnel {
+        let from_backend = &mut request.scratch.from_backend;
+        let ended = tunnel::run(worker, client, &mut backend, buffer, from_backend).await;
+        if let Err(cause) = ended {
+            worker.note(cause, &peer.addr);
+        }
+        backend.close();
+    } else if relayed.backend_is_reusable && result.is_ok() {
         worker.idle.borrow_mut().checkin(slot, backend, Instant::now());
     } else {
         backend.close();
@@ -150,7 +158,7 @@ async fn answer(
     let (facts, out) = (request.facts, &mut request.scratch.out);
     let side = facts.client_side(keeps);
     let sink = Sink::new(&mut client.sender, &client.deadline, worker.config.client.body_timeout);
-    let is_sent = answer::send(cause, side, facts.is_head, sink, out).await;
+    let is_sent = answer::send(cause, side, facts.is_head(), sink, out).await;
     match (is_sent, side.keep_alive) {
         (true, true) => After::Keep,
         (true, false) => After::End(End::Linger),

@@ -89,7 +89,7 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usiz
             return;
         }
     };
-    let peer = Peer::new(addr, local, listener);
+    let peer = Peer::new(addr, local, listener, &worker.config.forward);
     let client = Stream::tcp(client, Role::Client, &worker.deadlines);
     let worker = worker.clone();
     monoio::spawn(async move {

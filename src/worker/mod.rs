@@ -13,6 +13,7 @@ pub mod download;
 pub mod driver;
 pub mod event;
 pub mod exchange;
+pub mod join;
 pub mod listener;
 pub mod mailbox;
 pub mod panic;
@@ -22,6 +23,7 @@ pub mod relay;
 pub mod request;
 pub mod state;
 pub mod stream;
+pub mod tunnel;
 pub mod upload;
 
 use std::net::TcpListener;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::config::ForwardConfig;
 use crate::http1::forward::Provenance;
 
 /// Who a client is; nothing else asks a socket for an address.
@@ -18,7 +19,12 @@ pub struct Peer {
 impl Peer {
     /// A client at `addr` that connected to `local`, an address of the listener with this index.
     #[must_use]
-    pub fn new(addr: SocketAddr, local: SocketAddr, listener: usize) -> Peer {
-        Peer { addr, listener, provenance: Provenance::new(addr.ip(), local) }
+    pub fn new(
+        addr: SocketAddr,
+        local: SocketAddr,
+        listener: usize,
+        config: &ForwardConfig,
+    ) -> Peer {
+        Peer { addr, listener, provenance: Provenance::new(addr.ip(), local, config) }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::error::Cause;
 use crate::http1::Version;
 use crate::http1::forward::ClientSide;
+use crate::http1::response::AnswerTo;
 
 /// What a response's way to the client depends on.
 #[derive(Clone, Copy, Debug)]
@@ -17,13 +18,21 @@ pub struct Facts {
     pub version: Version,
     /// Whether the client wants its connection to outlive the response.
     pub keep_alive: bool,
-    /// Whether the response has no body whatever its head says.
-    pub is_head: bool,
+    /// What the response answers.
+    pub to: AnswerTo,
+    /// The protocol that the connection may be upgraded to: an index in the configured ones.
+    pub upgrade: Option<usize>,
     /// Whether the client may wait for a 100 before it sends its body (RFC 9110 §10.1.1).
     pub expects_continue: bool,
 }
 
 impl Facts {
+    /// Whether the response has no body whatever its head says.
+    #[must_use]
+    pub fn is_head(&self) -> bool {
+        self.to == AnswerTo::Head
+    }
+
     /// What the client is told about its connection.
     #[must_use]
     pub fn client_side(&self, keep_alive: bool) -> ClientSide {

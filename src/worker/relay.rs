@@ -3,15 +3,12 @@
 //! `answer_only` is for requests that were sent whole, `both_ways` for those whose body is still
 //! coming. Bodies are never held whole. What ends early never looks complete to the client.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
-
 use crate::error::Cause;
 use crate::sys::{self, Side};
 use crate::worker::buffer::Buffer;
 use crate::worker::deadline::Wait;
 use crate::worker::download::{Delivered, Downlink, Lost};
+use crate::worker::join::join;
 use crate::worker::peer::Peer;
 use crate::worker::progress::{After, End, Failure, LINGER_TIME, Progress};
 use crate::worker::request::Request;
@@ -26,6 +23,8 @@ pub struct Relayed {
     pub after: After,
     /// Whether the backend's connection is between two messages.
     pub backend_is_reusable: bool,
+    /// Whether the connections are a tunnel from now on.
+    pub opens_tunnel: bool,
     /// What went wrong, if anything.
     pub cause: Option<Cause>,
 }
@@ -52,8 +51,13 @@ pub async fn answer_only(
     };
     match downlink.run(&mut request.scratch).await {
         Ok(delivered) => Ok(Relayed {
-            after: if delivered.client_is_kept { After::Keep } else { After::End(End::Linger) },
+            after: match (delivered.opens_tunnel, delivered.client_is_kept) {
+                (true, _) => After::End(End::Close),
+                (false, true) => After::Keep,
+                (false, false) => After::End(End::Linger),
+            },
             backend_is_reusable: delivered.backend_is_reusable,
+            opens_tunnel: delivered.opens_tunnel,
             cause: None,
         }),
         Err(Lost::BeforeHead(failure)) => Err(failure),
@@ -62,7 +66,12 @@ pub async fn answer_only(
 }
 
 fn cut(cause: Cause, end: End) -> Relayed {
-    Relayed { after: After::End(end), backend_is_reusable: false, cause: Some(cause) }
+    Relayed {
+        after: After::End(end),
+        backend_is_reusable: false,
+        opens_tunnel: false,
+        cause: Some(cause),
+    }
 }
 
 /// Relays a response while the request's body is still coming from the client.
@@ -129,6 +138,7 @@ pub async fn both_ways(
                 after: if keeps { After::Keep } else { After::End(end) },
                 backend_is_reusable: delivered.backend_is_reusable
                     && uplink.state.get() == UplinkState::Sent,
+                opens_tunnel: false,
                 cause: fault,
             })
         }
@@ -142,30 +152,4 @@ pub async fn both_ways(
         }
         Err(Lost::InBody(cause, end)) => Ok(cut(fault.unwrap_or(cause), end)),
     }
-}
-
-/// Runs both to their ends.
-async fn join<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
-    let (mut a, mut b) = (pin!(a), pin!(b));
-    let (mut a_done, mut b_done) = (None, None);
-    poll_fn(|context| {
-        if a_done.is_none()
-            && let Poll::Ready(value) = a.as_mut().poll(context)
-        {
-            a_done = Some(value);
-        }
-        if b_done.is_none()
-            && let Poll::Ready(value) = b.as_mut().poll(context)
-        {
-            b_done = Some(value);
-        }
-        match (a_done.take(), b_done.take()) {
-            (Some(a), Some(b)) => Poll::Ready((a, b)),
-            (a, b) => {
-                (a_done, b_done) = (a, b);
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }

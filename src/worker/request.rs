@@ -9,8 +9,10 @@ use std::rc::Rc;
 use crate::config::HEADERS_LIMIT;
 use crate::error::Cause;
 use crate::http1::chunked::{Fault, Output};
-use crate::http1::framing::Body;
-use crate::http1::{forward, request};
+use crate::http1::forward::{self, Additions};
+use crate::http1::framing::{Body, Framing};
+use crate::http1::request;
+use crate::http1::response::AnswerTo;
 use crate::metrics::Counter;
 use crate::upstream::route;
 use crate::upstream::snapshot::{Held, PoolId};
@@ -43,26 +45,50 @@ pub struct Request {
 /// # Errors
 /// The rule that the request breaks.
 pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<Request>, Cause> {
+    let config = &worker.config;
     let mut space = [MaybeUninit::uninit(); HEADERS_LIMIT];
-    let Some(head) = request::parse(buffer.unread(), &mut space, &worker.config.head)? else {
-        return Ok(None);
-    };
+    let parsed = request::parse(buffer.unread(), &mut space, &config.head, config.forward.connect)?;
+    let Some(head) = parsed else { return Ok(None) };
     worker.lane().add(Counter::Requests);
+    let bytes_max = config.client.body_bytes_max.unwrap_or(u64::MAX);
+    if matches!(head.framing, Framing::Length(length) if length > bytes_max) {
+        return Err(Cause::RequestBodyTooLarge);
+    }
+    let upgrade = head.upgrade.and_then(|asked| granted(asked, &config.forward.upgrades));
     let snapshot = worker.snapshot();
     let pool = route::select(&snapshot, peer.listener);
     let mut scratch = worker.buffers.take_scratch();
-    forward::request(&head, &peer.provenance, &mut scratch.out);
+    let additions = Additions {
+        provenance: &peer.provenance,
+        upgrade: upgrade.and_then(|index| config.forward.upgrades.get(index)).map(String::as_str),
+        request_id: config.forward.request_id.then(|| fastrand::u128(..)),
+    };
+    forward::request(&head, &additions, &mut scratch.out);
     let facts = Facts {
         version: head.version,
         keep_alive: head.keep_alive,
-        is_head: head.method == "HEAD",
+        to: match head.method {
+            "HEAD" => AnswerTo::Head,
+            "CONNECT" => AnswerTo::Connect,
+            _ => AnswerTo::Other,
+        },
+        upgrade,
         expects_continue: head.expects_continue,
     };
-    let is_idempotent = head.is_idempotent();
-    let (mut body, head_bytes) = (Body::new(head.framing, Output::Chunks), head.bytes);
+    let is_idempotent = head.is_idempotent() && upgrade.is_none();
+    let mut body = Body::new(head.framing, Output::Chunks, bytes_max);
+    let head_bytes = head.bytes;
     buffer.consume(head_bytes);
     let taken = body.take(buffer.unread_mut()).map_err(Fault::in_request)?;
     scratch.out.extend_from_slice(&buffer.unread()[..taken.kept]);
     buffer.consume(taken.used);
     Ok(Some(Request { facts, body, scratch, is_idempotent, snapshot, pool }))
+}
+
+/// The first protocol of an `Upgrade` header that is let through, as an index in `upgrades`
+/// (RFC 9110 §7.8).
+fn granted(asked: &[u8], upgrades: &[String]) -> Option<usize> {
+    asked.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).find_map(|protocol| {
+        upgrades.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(protocol))
+    })
 }

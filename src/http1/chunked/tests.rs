@@ -5,7 +5,7 @@ use super::*;
 /// Feeds `input` in pieces cut at `cuts`; returns what was kept, how much was used, and whether
 /// the body is complete.
 fn feed(input: &[u8], cuts: &[usize], output: Output) -> Result<(Vec<u8>, usize, bool), Fault> {
-    let mut chunked = Chunked::new(output);
+    let mut chunked = Chunked::new(output, u64::MAX);
     let (mut kept, mut used, mut from) = (Vec::new(), 0, 0);
     for &cut in cuts.iter().chain([&input.len()]) {
         let mut piece = input[from..cut].to_vec();
@@ -126,4 +126,14 @@ fn limits_hold_at_the_byte() {
     assert!(feed_whole(&trailer(TRAILER_BYTES_MAX - 4)).is_ok());
     assert_eq!(feed_whole(&trailer(TRAILER_BYTES_MAX - 3)), Err(Fault::Trailer));
     assert!(feed_whole("ffffffffffffffff\r\nx").is_ok());
+}
+
+#[test]
+fn data_over_its_limit_is_refused_when_it_is_announced() {
+    let take = |input: &str| {
+        let mut chunked = Chunked::new(Output::Chunks, 5);
+        chunked.take(&mut input.as_bytes().to_vec()).map(|taken| taken.used)
+    };
+    assert_eq!(take("2\r\nab\r\n3\r\nabc\r\n0\r\n\r\n"), Ok(20));
+    assert_eq!(take("2\r\nab\r\n4\r\n"), Err(Fault::TooLong));
 }

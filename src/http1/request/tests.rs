@@ -2,14 +2,14 @@
 
 use super::*;
 
-const LIMITS: HeadLimits = HeadLimits { bytes_max: 256, headers_max: 4 };
+const LIMITS: HeadLimits = HeadLimits { bytes_max: 256, headers_max: 4, target_bytes_max: 128 };
 
 /// What a head is read as, in a form that tables can hold: target, host, framing, keep-alive.
 type Read = (String, Option<String>, Framing, bool);
 
 fn read(head: &[u8]) -> Result<Option<Read>, Cause> {
     let mut space = [MaybeUninit::uninit(); 8];
-    let parsed = parse(head, &mut space, &LIMITS)?;
+    let parsed = parse(head, &mut space, &LIMITS, false)?;
     Ok(parsed.map(|head| {
         (
             format!("{}{}", head.target.prefix, head.target.rest),
@@ -169,6 +169,6 @@ fn the_head_limit_holds_at_the_byte() {
 fn bytes_after_the_head_are_left_alone() {
     let mut space = [MaybeUninit::uninit(); 8];
     let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbare\nline";
-    let head = parse(bytes, &mut space, &LIMITS).ok().flatten().map(|head| head.bytes);
+    let head = parse(bytes, &mut space, &LIMITS, false).ok().flatten().map(|head| head.bytes);
     assert_eq!(head, Some(bytes.len() - "bare\nline".len()));
 }

@@ -2,12 +2,16 @@
 
 use super::*;
 
-const LIMITS: HeadLimits = HeadLimits { bytes_max: 256, headers_max: 4 };
+const LIMITS: HeadLimits = HeadLimits { bytes_max: 256, headers_max: 4, target_bytes_max: 1 };
+
+fn to(head_request: bool) -> AnswerTo {
+    if head_request { AnswerTo::Head } else { AnswerTo::Other }
+}
 
 /// What a head is read as: status, framing, whether the connection persists.
 fn read(head: &[u8], to_head_request: bool) -> Result<Option<(u16, Framing, bool)>, Cause> {
     let mut space = [MaybeUninit::uninit(); 8];
-    let parsed = parse(head, &mut space, &LIMITS, to_head_request)?;
+    let parsed = parse(head, &mut space, &LIMITS, to(to_head_request))?;
     Ok(parsed.map(|head| (head.status, head.framing, head.keep_alive)))
 }
 

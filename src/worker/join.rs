@@ -1,0 +1,31 @@
+//! Two futures at once, neither of which is ever dropped before its end.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+/// Runs both to their ends.
+pub async fn join<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut a_done, mut b_done) = (None, None);
+    poll_fn(|context| {
+        if a_done.is_none()
+            && let Poll::Ready(value) = a.as_mut().poll(context)
+        {
+            a_done = Some(value);
+        }
+        if b_done.is_none()
+            && let Poll::Ready(value) = b.as_mut().poll(context)
+        {
+            b_done = Some(value);
+        }
+        match (a_done.take(), b_done.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (a_done, b_done) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,90 @@
+//! A tunnel: bytes both ways, until both sides have ended or nothing passes for too long.
+//!
+//! Either side may end its half and still be sent to. Called by `exchange` after a 101, or a 2xx
+//! to CONNECT.
+
+use crate::error::Cause;
+use crate::metrics::Counter;
+use crate::sys::{self, Side};
+use crate::worker::buffer::{Buffer, Sink};
+use crate::worker::deadline::{Deadline, Wait};
+use crate::worker::join::join;
+use crate::worker::state::Worker;
+use crate::worker::stream::{Receiver, Sender, Stream};
+
+/// Passes what is in the buffers, and then all that comes, to the other side.
+///
+/// # Errors
+/// `TunnelIdle` when nothing passed in time; `ClientLeft` when either side was reset.
+pub async fn run(
+    worker: &Worker,
+    client: &mut Stream,
+    backend: &mut Stream,
+    from_client: &mut Buffer,
+    from_backend: &mut Buffer,
+) -> Result<(), Cause> {
+    worker.lane().add(Counter::Tunnels);
+    let upward = Direction {
+        worker,
+        source: &client.deadline,
+        receiver: &mut client.receiver,
+        target: &backend.deadline,
+        sender: &mut backend.sender,
+    };
+    let downward = Direction {
+        worker,
+        source: &backend.deadline,
+        receiver: &mut backend.receiver,
+        target: &client.deadline,
+        sender: &mut client.sender,
+    };
+    let (up, down) = join(upward.run(from_client), downward.run(from_backend)).await;
+    up.and(down)
+}
+
+struct Direction<'a> {
+    worker: &'a Worker,
+    source: &'a Deadline,
+    receiver: &'a mut Receiver,
+    target: &'a Deadline,
+    sender: &'a mut Sender,
+}
+
+impl Direction<'_> {
+    /// Moves bytes until this side ends, and passes that on; a fault ends both directions.
+    async fn run(mut self, buffer: &mut Buffer) -> Result<(), Cause> {
+        let moved = self.pass(buffer).await;
+        match moved {
+            Ok(()) => sys::shutdown(self.target.fd(), Side::Write),
+            Err(_) => {
+                sys::shutdown(self.source.fd(), Side::Both);
+                sys::shutdown(self.target.fd(), Side::Both);
+            }
+        }
+        moved
+    }
+
+    async fn pass(&mut self, buffer: &mut Buffer) -> Result<(), Cause> {
+        let timeout = self.worker.config.client.tunnel_timeout;
+        loop {
+            let count = buffer.unread().len();
+            if count > 0 {
+                let mut sink = Sink::new(self.sender, self.target, timeout);
+                buffer.send(&mut sink, count).await.map_err(|_gone| Cause::ClientLeft)?;
+                buffer.consume(count);
+            }
+            // A side that only listens is not idle while the other one speaks.
+            self.source.arm(Wait::Read, timeout);
+            self.target.arm(Wait::Read, timeout);
+            let read = buffer.fill(self.receiver).await;
+            if self.source.expired(Wait::Read) {
+                return Err(Cause::TunnelIdle);
+            }
+            match read {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(_reset) => return Err(Cause::ClientLeft),
+            }
+        }
+    }
+}
