@@ -149,6 +149,7 @@ fn a_head_that_is_too_large_is_refused() {
     let proxy = Flags::to(&[&upstream])
         .with("--head-bytes-max", "8192")
         .with("--headers-max", "10")
+        .with("--target-bytes-max", "8192")
         .start();
     let mut client = proxy.client();
     client.send(format!("GET / HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "x".repeat(9000)));

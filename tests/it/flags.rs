@@ -136,7 +136,7 @@ fn the_version_is_told() {
 #[test]
 fn a_second_process_on_the_same_address_is_refused_unless_both_agree() {
     let upstream = Upstream::naming_targets();
-    let first = Flags::to(&[&upstream]).with("--workers", "2").start();
+    let mut first = Flags::to(&[&upstream]).with("--workers", "2").start();
     let listen = first.addr().to_string();
     let words = Flags::to(&[&upstream]).with("--listen", &listen).words();
     let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -145,7 +145,7 @@ fn a_second_process_on_the_same_address_is_refused_unless_both_agree() {
     let last = stderr.lines().last().unwrap();
     assert!(last.contains(&listen) && last.contains("--reuse-port-with-others"), "{stderr}");
     first.client().get("/").expect(200);
-    drop(first);
+    first.drain();
 
     let shared =
         || Flags::to(&[&upstream]).with("--listen", &listen).switch("--reuse-port-with-others");

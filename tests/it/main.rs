@@ -32,6 +32,8 @@ mod headers;
 mod health;
 /// One client's trouble stays its own: stalls, floods, log pipes, panics.
 mod isolation;
+/// Targets and bodies over their limits, and tunnels: CONNECT and upgrades.
+mod limits;
 /// Random exchanges, many at a time: sizes, framings and cuts of both sides mixed.
 mod mixture;
 /// Kept connections to backends: how many, how long, and whether they are alive.

@@ -158,6 +158,12 @@ impl Wire {
         &self.buf[self.start..]
     }
 
+    /// The same, consumed.
+    pub fn take_ahead(&mut self) -> Vec<u8> {
+        let count = self.ahead().len();
+        self.take(count).to_vec()
+    }
+
     fn take(&mut self, count: usize) -> &[u8] {
         self.start += count;
         &self.buf[self.start - count..self.start]
