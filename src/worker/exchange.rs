@@ -33,6 +33,9 @@ pub async fn run(
     let mut attempts = 0;
     let mut cause = Cause::NoEndpoint;
     let after = loop {
+        if let Some(refusal) = request.refusal {
+            break answer(worker, client, peer, &mut request, refusal).await;
+        }
         let picked = worker
             .pick(&request.snapshot, request.pool, &tried[..attempts])
             // A lost connection says little about its endpoint: rather that one than none.
@@ -90,8 +93,8 @@ async fn attempt(
     if result.is_err() && sent == 0 {
         return Err(untouched(Cause::BackendLost));
     }
-    // A write that failed half-way may still have an answer: a refusal, then a close.
     client.deadline.wait_for(&backend.deadline);
+    // A write that failed half-way may still have an answer: a refusal, then a close.
     let relayed = if request.body.is_complete() || result.is_err() {
         relay::answer_only(worker, client, &mut backend, request).await
     } else {

@@ -29,7 +29,7 @@ pub struct Relayed {
     pub cause: Option<Cause>,
 }
 
-/// Relays the response to a request that was sent whole.
+/// Relays the response to a request that was sent whole, or of which no more will be sent.
 ///
 /// # Errors
 /// When nothing of a final response has reached the client.
@@ -51,10 +51,13 @@ pub async fn answer_only(
     };
     match downlink.run(&mut request.scratch).await {
         Ok(delivered) => Ok(Relayed {
-            after: match (delivered.opens_tunnel, delivered.client_is_kept) {
-                (true, _) => After::End(End::Close),
-                (false, true) => After::Keep,
-                (false, false) => After::End(End::Linger),
+            after: if delivered.opens_tunnel {
+                After::End(End::Close)
+            } else if delivered.client_is_kept && request.body.is_complete() {
+                After::Keep
+            } else {
+                // What is left of the body would be taken for the next request.
+                After::End(End::Linger)
             },
             backend_is_reusable: delivered.backend_is_reusable,
             opens_tunnel: delivered.opens_tunnel,
