@@ -1,0 +1,44 @@
+//! The end-to-end tests: the real binary between raw clients and real or scripted backends.
+//! Raw bytes in, raw bytes out, port 0, and a deadline on everything. This list is the table of contents.
+#![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
+#![allow(unreachable_pub, reason = "nothing is outside of a test binary")]
+
+/// The support code against itself, without a proxy.
+mod selftest;
+/// The proxy process, scripted upstreams, raw clients, real servers, load.
+mod support;
+
+/// Every row of the error table: status, fate of the connection, Proxy-Status.
+mod answers;
+/// Round robin and weights.
+mod balance;
+/// Bodies from nothing to 200 MB through nginx, Python and Node.
+mod bodies;
+/// `corelane demo` and `corelane backend`.
+mod demo;
+/// SIGTERM and SIGINT under load and at rest.
+mod drain;
+/// The main scenarios again on each driver, and the well-known load generators.
+mod drivers;
+/// What happens to a request when its backend fails: retries, 502, 504, cut bodies; clients that leave.
+mod failures;
+/// Flags, environment, help, exit code 64; two processes on one address.
+mod flags;
+/// Keep-alive, pipelining, framing both ways, HTTP/1.0, early and interim answers.
+mod forward;
+/// What is removed, added and passed on in heads.
+mod headers;
+/// Probes, rise and fall, and a backend killed under load.
+mod health;
+/// One client's trouble stays its own: stalls, floods, log pipes, panics.
+mod isolation;
+/// Targets and bodies over their limits, and tunnels: CONNECT and upgrades.
+mod limits;
+/// Random exchanges, many at a time: sizes, framings and cuts of both sides mixed.
+mod mixture;
+/// Kept connections to backends: how many, how long, and whether they are alive.
+mod pool;
+/// The same bytes cut at every place, from either side.
+mod splits;
+/// The house rules, checked by reading the source.
+mod tidy;
