@@ -62,9 +62,13 @@ impl Direction<'_> {
         let moved = self.pass(buffer).await;
         match moved {
             Ok(()) => sys::shutdown(self.target.fd(), Side::Write),
-            Err(_) => {
+            Err(Cause::TunnelIdle) => {
                 sys::shutdown(self.source.fd(), Side::Both);
                 sys::shutdown(self.target.fd(), Side::Both);
+            }
+            Err(_) => {
+                sys::reset(self.source.fd());
+                sys::reset(self.target.fd());
             }
         }
         moved
