@@ -5,6 +5,7 @@
 //! on a new thread.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub struct Server {
     addrs: Vec<SocketAddr>,
     places: Vec<Place>,
     is_draining: bool,
+    /// The ready file that this process wrote, by its inode.
+    announced: Option<u64>,
     events: Receiver<Event>,
     event_sender: Sender<Event>,
 }
@@ -121,6 +124,7 @@ impl Server {
             addrs,
             places,
             is_draining: false,
+            announced: None,
             events,
             event_sender,
         })
@@ -181,10 +185,8 @@ impl Server {
         }
         let signal = signal.map_or("none", name_of);
         tracing::info!(signal, timeout = ?self.config.drain_timeout, "draining");
-        if let Some(path) = &self.config.ready_file
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            tracing::warn!(%error, file = %path.display(), "the ready file is left behind");
+        if let Some(path) = &self.config.ready_file {
+            self.withdraw(path);
         }
         self.is_draining = true;
         self.tell(Message::Drain);
@@ -267,10 +269,11 @@ impl Server {
     }
 
     /// Says that all is ready, and where.
-    fn announce(&self) -> Result<(), StartError> {
+    fn announce(&mut self) -> Result<(), StartError> {
         let addrs: Vec<String> = self.addrs.iter().map(ToString::to_string).collect();
         if let Some(path) = &self.config.ready_file {
             write_whole(path, &(addrs.join("\n") + "\n")).map_err(file_error(path))?;
+            self.announced = std::fs::metadata(path).ok().map(|file| file.ino());
         }
         let snapshot = self.control.published().load_full();
         let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
@@ -283,6 +286,17 @@ impl Server {
         }
         tracing::info!(healthy, backends, "ready on {}", addrs.join(" "));
         Ok(())
+    }
+
+    /// Removes the ready file, unless a successor has written its own by now.
+    fn withdraw(&self, path: &Path) {
+        let is_ours = self.announced == std::fs::metadata(path).ok().map(|file| file.ino());
+        if is_ours
+            && self.announced.is_some()
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(%error, file = %path.display(), "the ready file is left behind");
+        }
     }
 
     /// Keeps the workers running until a signal comes; when draining, until all have ended or the

@@ -13,8 +13,18 @@ use crate::http1::is_token_byte;
 pub enum Output {
     /// Chunks and trailers, without chunk extensions.
     Chunks,
+    /// Chunks alone: the message's `Connection` names headers, and trailers may be among them.
+    ChunksWithoutTrailers,
     /// The data alone, for a receiver that knows no chunks.
     Data,
+}
+
+impl Output {
+    /// What a chunked body leaves as that came with this head.
+    #[must_use]
+    pub fn of(names_headers: bool) -> Output {
+        if names_headers { Output::ChunksWithoutTrailers } else { Output::Chunks }
+    }
 }
 
 /// What of some bytes belongs to a body.
@@ -137,7 +147,7 @@ impl Chunked {
             }
             let byte = bytes[used];
             used += 1;
-            if self.step(byte)? && self.output == Output::Chunks {
+            if self.step(byte)? && self.output != Output::Data {
                 bytes[kept] = byte;
                 kept += 1;
             }
@@ -147,7 +157,12 @@ impl Chunked {
 
     /// Reads one byte of framing; says whether it is kept when chunks are.
     fn step(&mut self, byte: u8) -> Result<bool, Fault> {
-        let keep = !matches!(self.state, State::Extension { .. }) || byte == b'\r';
+        let keep = match self.state {
+            State::Extension { .. } => byte == b'\r',
+            State::TrailerName | State::TrailerValue | State::TrailerEnd => self.keeps_trailers(),
+            State::TrailerStart => self.keeps_trailers() || byte == b'\r',
+            _ => true,
+        };
         self.state = match (self.state, byte) {
             (State::Size { size, digits }, _) => return self.step_size(size, digits, byte),
             (State::Extension { size, at }, _) => self.step_extension(size, at, byte)?,
@@ -235,6 +250,10 @@ impl Chunked {
             (State::TrailerEnd, b'\n') => Ok(State::TrailerStart),
             _ => Err(Fault::Trailer),
         }
+    }
+
+    fn keeps_trailers(&self) -> bool {
+        self.output == Output::Chunks
     }
 
     fn push_name(&mut self, byte: u8) {

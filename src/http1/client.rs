@@ -3,7 +3,7 @@
 //! Each proxy adds the address it was called from to the end of `X-Forwarded-For`. Read from the
 //! end, the list can be believed as long as trusted proxies wrote it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use httparse::Header;
 use ipnet::IpNet;
@@ -29,7 +29,8 @@ pub fn address_of(headers: &[Header<'_>], peer: IpAddr, trusted: &[IpNet]) -> Ip
             break;
         }
         let text = str::from_utf8(entry.trim_ascii()).unwrap_or_default();
-        match text.parse::<IpAddr>() {
+        let with_port = || text.parse::<SocketAddr>().map(|addr| addr.ip());
+        match text.parse::<IpAddr>().or_else(|_no| with_port()) {
             Ok(addr) => client = addr.to_canonical(),
             // Whoever wrote this is the last one known.
             Err(_unreadable) => break,
@@ -63,5 +64,7 @@ mod tests {
         check("10.0.0.1", &["3.3.3.3", "2.2.2.2", "fd00::1"], "2.2.2.2");
         check("10.0.0.1", &["3.3.3.3, nonsense, 10.0.0.2"], "10.0.0.2");
         check("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3");
+        check("10.0.0.1", &["2.2.2.2:443"], "2.2.2.2");
+        check("10.0.0.1", &["[2001:db8::1]:443"], "2001:db8::1");
     }
 }

@@ -165,7 +165,9 @@ pub struct ClientSide {
 /// Whether the head can go to this client byte for byte.
 #[must_use]
 pub fn passes_as_is(head: &ResponseHead<'_, '_>, client: ClientSide) -> bool {
+    // Without a reason, the space before it may be missing too (RFC 9112 §4).
     head.version == Version::Http11
+        && !head.reason.is_empty()
         && !head.has_hop_by_hop
         && client == ClientSide { version: Version::Http11, keep_alive: true }
 }

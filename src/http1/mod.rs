@@ -72,7 +72,13 @@ impl Known {
             19 => ("proxy-authorization", Known::ProxyAuthorization),
             _ => return None,
         };
-        name.eq_ignore_ascii_case(candidate).then_some(known)
+        // Gateways behind corelane may read `X_Forwarded_For` as the header that proxies write.
+        let is_same = |byte: u8, expected: u8| {
+            byte.eq_ignore_ascii_case(&expected)
+                || (byte == b'_' && expected == b'-' && candidate.starts_with("x-"))
+        };
+        let bytes = name.bytes().zip(candidate.bytes());
+        bytes.into_iter().all(|(byte, expected)| is_same(byte, expected)).then_some(known)
     }
 
     /// Whether the header speaks to the next hop only and is never forwarded (RFC 9110 §7.6.1).
@@ -177,10 +183,12 @@ mod tests {
             ("Transfer-Encoding", Known::TransferEncoding),
             ("Proxy-Connection", Known::ProxyConnection),
             ("X-Forwarded-Host", Known::XForwardedHost),
+            ("X_forwarded_For", Known::XForwardedFor),
         ] {
             assert_eq!(Known::of(name), Some(known), "{name}");
         }
         assert_eq!(Known::of("Hose"), None);
+        assert_eq!(Known::of("Content_Length"), None);
         assert_eq!(Known::of("X-Forwarded-Hosts"), None);
     }
 

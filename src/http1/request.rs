@@ -242,7 +242,7 @@ fn is_authority(value: &[u8]) -> bool {
         if !is_address {
             return false;
         }
-        (&value[end..=end], &value[end + 1..])
+        (&b""[..], &value[end + 1..])
     } else {
         value.split_at(memchr::memchr(b':', value).unwrap_or(value.len()))
     };
@@ -251,7 +251,7 @@ fn is_authority(value: &[u8]) -> bool {
         [b':', digits @ ..] => digits.len() <= PORT_DIGITS && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    is_port && (host == b"]" || host.iter().all(|byte| is_host_byte(*byte)))
+    is_port && host.iter().all(|byte| is_host_byte(*byte))
 }
 
 /// Whether a byte may stand in a registered name (RFC 3986 §3.2.2).

@@ -6,11 +6,13 @@ use std::time::Duration;
 use monoio::net::TcpStream;
 
 use crate::error::Cause;
+use crate::sys;
 use crate::upstream::endpoint::Address;
 use crate::worker::deadline::{Deadlines, Role};
 use crate::worker::stream::Stream;
 
-/// Connects to `address`.
+/// Connects to `address`. `make_room` closes something when there are no descriptors left, and says
+/// whether it could.
 ///
 /// # Errors
 /// `ConnectTimeout` when `timeout` is over, else `ConnectFailed`; nothing was sent then.
@@ -22,9 +24,15 @@ pub async fn connect(
     address: Address,
     timeout: Duration,
     deadlines: &Rc<Deadlines>,
+    make_room: impl FnOnce() -> bool,
 ) -> Result<Stream, Cause> {
     let Address::Tcp(addr) = address;
-    let connected = monoio::time::timeout(timeout, TcpStream::connect_addr(addr)).await;
+    let mut connected = monoio::time::timeout(timeout, TcpStream::connect_addr(addr)).await;
+    if matches!(&connected, Ok(Err(error)) if sys::is_exhaustion(error)) && make_room() {
+        // Closing goes through the ring; the descriptors are free a turn later.
+        monoio::time::sleep(ROOM_PAUSE).await;
+        connected = monoio::time::timeout(timeout, TcpStream::connect_addr(addr)).await;
+    }
     let socket = connected.map_err(|_elapsed| Cause::ConnectTimeout)?.map_err(|error| {
         tracing::debug!(%addr, %error, "cannot connect to a backend");
         let is_late = error.kind() == std::io::ErrorKind::TimedOut;
@@ -37,3 +45,6 @@ pub async fn connect(
     }
     Ok(Stream::tcp(socket, Role::Backend, deadlines))
 }
+
+/// How long descriptors take to be free after they were given up.
+const ROOM_PAUSE: Duration = Duration::from_millis(2);

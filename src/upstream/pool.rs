@@ -81,6 +81,25 @@ impl<C> IdlePool<C> {
         }
     }
 
+    /// Closes the oldest connections of the endpoints that have most of them, `count` in all.
+    /// Whether there was one.
+    pub fn evict(&mut self, count: usize) -> bool {
+        let mut evicted = 0;
+        while evicted < count {
+            let most = self.endpoints.iter_mut().max_by_key(|endpoint| endpoint.idle.len());
+            if most.and_then(|endpoint| endpoint.idle.pop_front()).is_none() {
+                break;
+            }
+            evicted += 1;
+        }
+        evicted > 0
+    }
+
+    /// Closes all connections.
+    pub fn clear(&mut self) {
+        self.endpoints.clear();
+    }
+
     /// How many connections lie here.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -141,6 +160,15 @@ mod tests {
         assert_eq!(pool.len(), 1);
         pool.sweep(now + TIMEOUT, 9, |conn| *conn != 3);
         assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_of_the_fullest_endpoint_are_evicted() {
+        let now = Instant::now();
+        let mut pool = pool_of(&[(A, 1), (A, 2), (B, 3)], now);
+        assert!(pool.evict(1));
+        assert_eq!((pool.len(), pool.checkout(A, TIMEOUT, now)), (2, Some(2)));
+        assert!(pool.evict(9) && !pool.evict(1));
     }
 
     #[test]

@@ -266,14 +266,13 @@ impl<'w> LargeBuffer<'w> {
         buffer
     }
 
-    /// Puts the small buffer back, with what is left in the large one if that fits.
+    /// Puts the small buffer back, with what is left in the large one.
     pub fn restore(self, buffer: &mut Buffer) {
         let Some(mut small) = self.small else { return };
-        if buffer.unread().len() <= small.bytes.capacity() {
-            small.clear();
-            small.bytes.extend_from_slice(buffer.unread());
-            self.buffers.give_body(std::mem::replace(buffer, small));
-        }
+        small.clear();
+        // More than fits is rare: a pipeline behind a large body.
+        small.bytes.extend_from_slice(buffer.unread());
+        self.buffers.give_body(std::mem::replace(buffer, small));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::http1::Version;
 use crate::http1::forward::ClientSide;
 use crate::sys::Pending;
 use crate::worker::answer;
-use crate::worker::buffer::{Buffer, Sink};
+use crate::worker::buffer::{Buffer, HEAD_BYTES, Sink};
 use crate::worker::deadline::Wait;
 use crate::worker::exchange;
 use crate::worker::peer::Peer;
@@ -53,9 +53,8 @@ pub async fn serve(
     };
     match end {
         End::Close => client.close(),
-        End::Done if buffer.is_empty() && client.pending() == Pending::Nothing => client.close(),
         End::Reset => client.reset(),
-        End::Done | End::Linger => {
+        End::Linger => {
             linger(&mut client, &mut buffer).await;
             client.close();
         }
@@ -97,6 +96,10 @@ async fn receive(
                 return Err(End::Linger);
             }
             if !std::mem::replace(&mut is_idle, true) {
+                if buffer.capacity() != HEAD_BYTES {
+                    // It grew for a large head or a pipeline.
+                    *buffer = worker.buffers.take_head();
+                }
                 let timeout = if is_first { limits.header_timeout } else { limits.idle_timeout };
                 let timeout = if is_draining { timeout.min(DRAINING_IDLE) } else { timeout };
                 client.deadline.set_idle(true);

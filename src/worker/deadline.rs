@@ -55,10 +55,11 @@ struct Slot {
     read_expired: bool,
     write_expired: bool,
     read_at: u64,
-    write_at: u64,
-    /// Half of what a write may take without progress, and what was unacknowledged then.
-    write_half: u64,
-    write_queue: Option<u32>,
+    /// How long a write may make no progress, 0 where none is waited for; when it last made some,
+    /// and how much was unacknowledged then.
+    write_timeout: u64,
+    write_progress: u64,
+    write_queue: u32,
     /// Since when a client waits for a backend, and for which.
     waiting_since: u64,
     waiting_for: (usize, u32),
@@ -102,9 +103,9 @@ impl Deadlines {
             read_expired: false,
             write_expired: false,
             read_at: 0,
-            write_at: 0,
-            write_half: 0,
-            write_queue: None,
+            write_timeout: 0,
+            write_progress: 0,
+            write_queue: 0,
             waiting_since: 0,
             waiting_for: (0, 0),
         };
@@ -209,28 +210,28 @@ impl Slot {
             let side = if self.role == Role::Client { Side::Read } else { Side::Both };
             shutdown(self.fd, side);
         }
-        if self.write_at != 0 && self.write_at <= now {
+        if self.write_timeout != 0 && self.write_progress < now {
             // A peer that reads slowly has made progress when its kernel took something, though
-            // ours will not take more before much of the queue is empty.
+            // ours takes no more before much of its queue is empty.
             let queue = sys::unacknowledged(self.fd);
-            if self.write_queue.is_none_or(|before| queue < before) {
-                self.write_queue = Some(queue);
-                self.write_at = now + self.write_half;
-                return;
+            if queue < self.write_queue {
+                self.write_progress = now;
+            } else if now - self.write_progress >= self.write_timeout {
+                self.write_timeout = 0;
+                self.write_expired = true;
+                self.cut();
             }
-            self.write_at = 0;
-            self.write_expired = true;
-            self.cut();
+            self.write_queue = queue;
         }
     }
 
-    /// Ends the connection; a client that is owed bytes sees a reset, so that it cannot take what
-    /// it got for complete.
+    /// Ends the connection; a peer that is owed bytes sees a reset, so that it cannot take what it
+    /// got for complete.
     fn cut(&self) {
-        if self.role == Role::Client && !self.idle {
-            sys::reset(self.fd);
-        } else {
+        if self.idle {
             shutdown(self.fd, Side::Both);
+        } else {
+            sys::reset(self.fd);
         }
     }
 }
@@ -249,9 +250,9 @@ impl Deadline {
         self.with(|slot| match wait {
             Wait::Read => slot.read_at = now + millis,
             Wait::Write => {
-                slot.write_half = millis.div_ceil(2);
-                slot.write_at = now + slot.write_half;
-                slot.write_queue = None;
+                slot.write_timeout = millis;
+                slot.write_progress = now;
+                slot.write_queue = 0;
             }
         });
     }
@@ -260,7 +261,7 @@ impl Deadline {
     pub fn disarm(&self, wait: Wait) {
         self.with(|slot| match wait {
             Wait::Read => slot.read_at = 0,
-            Wait::Write => slot.write_at = 0,
+            Wait::Write => slot.write_timeout = 0,
         });
     }
 

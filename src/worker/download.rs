@@ -10,7 +10,7 @@ use crate::config::HEADERS_LIMIT;
 use crate::error::Cause;
 use crate::http1::chunked::Output;
 use crate::http1::framing::{Body, Framing};
-use crate::http1::response::{self, CONTINUE, SWITCHING_PROTOCOLS};
+use crate::http1::response::{self, AnswerTo, CONTINUE, SWITCHING_PROTOCOLS};
 use crate::http1::{Version, forward};
 use crate::sys::{self, Side};
 use crate::worker::answer;
@@ -59,6 +59,7 @@ struct Head {
     is_continue: bool,
     opens_tunnel: bool,
     framing: Framing,
+    output: Output,
     /// Whether the head goes out as it came in, from the backend's buffer, instead of from `out`.
     goes_as_is: bool,
     bytes: usize,
@@ -132,7 +133,7 @@ impl<'a> Downlink<'a> {
                 return Err(before_head(Cause::ResponseInvalid));
             }
             let Scratch { out, from_backend } = &mut *scratch;
-            let mut body = Body::new(head.framing, self.output(), u64::MAX);
+            let mut body = Body::new(head.framing, head.output, u64::MAX);
             let rest = from_backend.unread_mut().get_mut(head.bytes..).unwrap_or_default();
             let taken = body.take(rest).map_err(|_fault| before_head(Cause::ResponseInvalid))?;
             if is_final {
@@ -216,9 +217,12 @@ impl<'a> Downlink<'a> {
         if opens_tunnel && self.uplink.state.get() != UplinkState::Sent {
             return Err(Cause::ResponseInvalid);
         }
+        // What was sent early, for a tunnel that is refused, would be taken for a request.
+        let asked_for_tunnel = self.facts.upgrade.is_some() || head.to == AnswerTo::Connect;
         let keeps = head.is_interim()
             || opens_tunnel
             || (is_sure_of_next
+                && !asked_for_tunnel
                 && !self.worker.is_draining()
                 && !self.client.is_closing()
                 && forward::client_sees_end(head.framing, self.facts.version));
@@ -233,6 +237,10 @@ impl<'a> Downlink<'a> {
             is_continue: head.status == CONTINUE,
             opens_tunnel,
             framing: head.framing,
+            output: match self.facts.version {
+                Version::Http11 => Output::of(head.names_headers),
+                Version::Http10 => Output::Data,
+            },
             goes_as_is,
             bytes: head.bytes,
             client_is_kept: side.keep_alive,
@@ -301,10 +309,6 @@ impl<'a> Downlink<'a> {
 
     fn client_sink(&mut self) -> Sink<'_> {
         Sink::new(self.sender, self.client, self.worker.config.client.body_timeout)
-    }
-
-    fn output(&self) -> Output {
-        if self.facts.version == Version::Http10 { Output::Data } else { Output::Chunks }
     }
 
     /// Whether the backend's connection was ended by us: the end of an answer means nothing then.

@@ -102,7 +102,9 @@ async fn attempt(
         Some(stream) => stream,
         None => {
             let timeout = worker.config.backend.connect_timeout;
-            let connected = connect::connect(address, timeout, &worker.deadlines).await;
+            let make_room = || worker.give_up_idle();
+            let connecting = connect::connect(address, timeout, &worker.deadlines, make_room);
+            let connected = connecting.await;
             let stream = connected.map_err(untouched)?;
             worker.lane().add(Counter::Connects);
             stream

@@ -37,13 +37,19 @@ pub fn adopt(socket: StdTcpListener) -> io::Result<TcpListener> {
 pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
     let mut pause = PAUSE_MIN;
     loop {
-        match socket.accept().await {
+        if worker.is_stopping() {
+            break;
+        }
+        match socket.cancelable_accept(worker.cancel_handle()).await {
             Ok((client, addr)) => {
                 pause = PAUSE_MIN;
                 wait_for_place(&worker, addr).await;
                 open(&worker, client, addr, index);
             }
-            Err(error) if is_shut_down(&error) => break,
+            Err(error) if is_end(&error) => break,
+            Err(error) if sys::is_exhaustion(&error) && worker.give_up_idle() => {
+                tracing::debug!(%error, "unused connections to backends make room");
+            }
             Err(error) if sys::is_exhaustion(&error) => {
                 worker.lane().add(Counter::AcceptPauses);
                 worker.note(Cause::AcceptExhausted, &error);
@@ -115,9 +121,10 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usiz
     });
 }
 
-/// Whether `accept` ended because the socket was shut down.
-fn is_shut_down(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())
+/// Whether `accept` ended because the socket was shut down, or the worker stops.
+fn is_end(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::CANCELED))
 }
 
 /// The first and the longest pause after accepting failed.

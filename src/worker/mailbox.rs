@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
-use monoio::io::AsyncReadRent;
+use monoio::io::{CancelHandle, CancelableAsyncReadRent};
+use rustix::io::Errno;
 
 /// What a worker can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +73,15 @@ impl Inbox {
         Ok(Inbox { mailbox: self.mailbox.clone(), woken: self.woken.try_clone()? })
     }
 
-    /// Hands each message to `on_message` as it comes, until that returns false.
+    /// Hands each message to `on_message` as it comes, until that returns false or `cancel` is used.
     ///
     /// # Errors
     /// When the socket pair fails; nothing can reach this worker any more then.
-    pub async fn receive(self, mut on_message: impl FnMut(Message) -> bool) -> io::Result<()> {
+    pub async fn receive(
+        self,
+        cancel: CancelHandle,
+        mut on_message: impl FnMut(Message) -> bool,
+    ) -> io::Result<()> {
         self.woken.set_nonblocking(crate::worker::driver::is_epoll())?;
         let mut woken = monoio::net::UnixStream::from_std(self.woken)?;
         let mut buf = vec![0_u8; WAKE_BYTES];
@@ -88,11 +93,15 @@ impl Inbox {
                     return Ok(());
                 }
             }
-            let (result, bytes) = woken.read(buf).await;
+            let (result, bytes) = woken.cancelable_read(buf, cancel.clone()).await;
             buf = bytes;
-            if result? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            match result {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::CANCELED) => {
+                    return Ok(());
+                }
+                result => result?,
+            };
         }
     }
 }

@@ -97,7 +97,7 @@ pub fn run(seat: Seat, on_start: impl FnOnce(&'static str)) -> Result<Ended, Sta
         runtime.block_on(serve(seat, deadlines.clone(), driver, on_start))
     }));
     match ran {
-        Ok(served) => served.map(|()| Ended::Regularly),
+        Ok(served) => served.map(|death| death.map_or(Ended::Regularly, Ended::Panicked)),
         Err(panic) => {
             // Operations under way keep their sockets open: shut down, they complete.
             deadlines.abort_all();
@@ -111,13 +111,13 @@ pub fn run(seat: Seat, on_start: impl FnOnce(&'static str)) -> Result<Ended, Sta
     }
 }
 
-/// Starts the worker's tasks and waits for its end.
+/// Starts the worker's tasks and waits for its end; returns what it died of, if it did.
 async fn serve(
     seat: Seat,
     deadlines: Rc<Deadlines>,
     driver: &'static str,
     on_start: impl FnOnce(&'static str),
-) -> Result<(), StartError> {
+) -> Result<Option<String>, StartError> {
     let Seat { id, core: _, config, lanes, places, published, listeners, inbox, is_successor } =
         seat;
     let faults = if is_successor { Faults::default() } else { config.faults };
@@ -127,20 +127,34 @@ async fn serve(
             .map_err(|error| StartError::Resource("a listening socket for a worker", error))?;
         let socket = Rc::new(socket);
         worker.add_listener(socket.clone());
-        monoio::spawn(listener::accept(worker.clone(), socket, index));
+        worker.spawn(listener::accept(worker.clone(), socket, index));
     }
-    monoio::spawn(sweep(worker.clone()));
+    worker.spawn(sweep(worker.clone()));
     let told = worker.clone();
-    monoio::spawn(async move {
-        if let Err(error) = inbox.receive(|message| obey(&told, message)).await {
+    worker.spawn(async move {
+        let cancel = told.cancel_handle();
+        if let Err(error) = inbox.receive(cancel, |message| obey(&told, message)).await {
             tracing::error!(%error, "a worker lost its mailbox and ends");
             obey(&told, Message::Stop);
         }
     });
     on_start(driver);
     worker.ended().await;
+    if worker.death().is_some() {
+        wind_up(&worker).await;
+    }
     worker.flush_log();
-    Ok(())
+    Ok(worker.death())
+}
+
+/// Ends what a dying worker has open, so that its ring holds no accept, which would take a
+/// connection from its successor, and its sockets are closed.
+async fn wind_up(worker: &Rc<Worker>) {
+    worker.stop();
+    let deadline = Instant::now() + WIND_UP_TIME;
+    while worker.is_busy() && Instant::now() < deadline {
+        monoio::time::sleep(WIND_UP_POLL).await;
+    }
 }
 
 /// Does what a message says; whether more messages are read.
@@ -199,6 +213,9 @@ fn tick_of(config: &Config) -> Duration {
 
 /// The most pooled connections of an endpoint that are looked at in one sweep.
 const LOOKS_MAX: usize = 32;
+/// How long a dying worker may take to end its connections, and how often it looks.
+const WIND_UP_TIME: Duration = Duration::from_secs(1);
+const WIND_UP_POLL: Duration = Duration::from_millis(5);
 /// How often dead pooled connections are closed and kept log lines written.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest and the longest time between two sweeps.

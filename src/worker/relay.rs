@@ -50,8 +50,6 @@ pub async fn answer_only(
             after: match (delivered.opens_tunnel, delivered.client_is_kept) {
                 (true, _) => After::End(End::Close),
                 (false, true) => After::Keep,
-                (false, false) if is_sent_whole => After::End(End::Done),
-                // What is left of the body would be taken for the next request.
                 (false, false) => After::End(End::Linger),
             },
             backend_is_reusable: delivered.backend_is_reusable,
@@ -116,7 +114,7 @@ pub async fn both_ways(
         Ok(delivered) => Ok(Relayed {
             after: match (is_read_whole, delivered.client_is_kept) {
                 (true, true) => After::Keep,
-                (true, false) => After::End(End::Done),
+                (true, false) => After::End(End::Linger),
                 // It was read and dropped for long enough.
                 (false, _) => After::End(End::Close),
             },

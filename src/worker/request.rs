@@ -83,7 +83,7 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
         expects_continue: head.expects_continue,
     };
     let is_idempotent = head.is_idempotent() && upgrade.is_none();
-    let mut body = Body::new(head.framing, Output::Chunks, bytes_max);
+    let mut body = Body::new(head.framing, Output::of(head.names_headers), bytes_max);
     let head_bytes = head.bytes;
     buffer.consume(head_bytes);
     let taken = match body.take(buffer.unread_mut()) {

@@ -1,17 +1,20 @@
 //! A worker's state, shared by its tasks and never by threads.
 
 use std::cell::{Cell, RefCell};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use monoio::io::{CancelHandle, Canceller};
 use monoio::net::TcpListener;
 
 use crate::config::{Config, Faults};
 use crate::error::Cause;
+use crate::http1::client;
 use crate::metrics::{Counter, Lane, Lanes};
+use crate::panic::contained;
 use crate::upstream::balance::Cursor;
 use crate::upstream::endpoint::{Address, Endpoint, Slot};
 use crate::upstream::pool::IdlePool;
@@ -25,7 +28,6 @@ use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
 use crate::worker::stream::Stream;
 
 /// A worker's state, shared by its tasks; never by threads.
-#[derive(Debug)]
 pub struct Worker {
     /// The process's configuration.
     pub config: Arc<Config>,
@@ -51,7 +53,18 @@ pub struct Worker {
     /// How many of them still accept.
     listening: Cell<usize>,
     draining: Cell<bool>,
+    is_stopping: Cell<bool>,
     ended: Event,
+    /// What a task outside a connection panicked with.
+    death: RefCell<Option<String>>,
+    /// Ends the operations that nothing else ends: accepting, and waiting for messages.
+    canceller: RefCell<Canceller>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Worker {
@@ -92,7 +105,10 @@ impl Worker {
             listeners: RefCell::default(),
             listening: Cell::new(0),
             draining: Cell::new(false),
+            is_stopping: Cell::new(false),
             ended: Event::default(),
+            death: RefCell::default(),
+            canceller: RefCell::default(),
         }
     }
 
@@ -154,6 +170,12 @@ impl Worker {
         self.faults
     }
 
+    /// Closes some unused connections to backends, since descriptors are wanted. Whether there were
+    /// any.
+    pub fn give_up_idle(&self) -> bool {
+        self.idle.borrow_mut().evict(EVICTED_AT_ONCE)
+    }
+
     /// Whether this worker completes what is under way and takes nothing new.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -173,8 +195,11 @@ impl Worker {
         self.accepted.set(self.accepted.get() + 1);
         self.lane().add(Counter::Accepted);
         self.lane().add(Counter::ClientsOpen);
-        let is_within_limit = self.places.enter(self.id, addr);
-        Admission { worker: self.clone(), addr, number: self.accepted.get(), is_within_limit }
+        // A proxy speaks for many.
+        let is_proxy = client::is_trusted(addr, &self.config.forward.trusted_proxies);
+        let counted = (!is_proxy).then_some(addr);
+        let is_within_limit = counted.is_none_or(|addr| self.places.enter(self.id, addr));
+        Admission { worker: self.clone(), counted, number: self.accepted.get(), is_within_limit }
     }
 
     /// Whether the client that sent a request has not sent too many; `client_of` finds its
@@ -209,10 +234,50 @@ impl Worker {
     /// Ends everything at once.
     pub fn stop(&self) {
         self.deadlines.abort_all();
+        self.idle.borrow_mut().clear();
+        // A canceller that was used is none for operations that begin later.
+        let canceller = self.canceller.take();
+        *self.canceller.borrow_mut() = canceller.cancel();
+        self.is_stopping.set(true);
         self.ended.notify();
     }
 
-    /// Waits until the worker has drained or was stopped.
+    /// Runs a task that is no connection's; its panic is the worker's end.
+    pub fn spawn(self: &Rc<Worker>, task: impl Future<Output = ()> + 'static) {
+        let worker = self.clone();
+        monoio::spawn(async move {
+            if let Err(panic) = contained(task).await {
+                *worker.death.borrow_mut() = Some(panic);
+                worker.ended.notify();
+            }
+        });
+    }
+
+    /// What the worker died of, if it did.
+    #[must_use]
+    pub fn death(&self) -> Option<String> {
+        self.death.borrow().clone()
+    }
+
+    /// What an operation is started with that only the worker's end may end.
+    #[must_use]
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.canceller.borrow().handle()
+    }
+
+    /// Whether everything is being ended.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
+    }
+
+    /// Whether a connection or a listening socket is still open.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.clients.get() > 0 || self.listening.get() > 0
+    }
+
+    /// Waits until the worker has drained, was stopped or has died.
     pub async fn ended(&self) {
         self.ended.wait().await;
     }
@@ -239,7 +304,8 @@ impl Worker {
 #[derive(Debug)]
 pub struct Admission {
     worker: Rc<Worker>,
-    addr: IpAddr,
+    /// The address that it is counted for.
+    counted: Option<IpAddr>,
     /// Counts the connections of this worker from one.
     pub number: usize,
     /// Whether its address has no more connections than it may.
@@ -248,7 +314,9 @@ pub struct Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.worker.places.leave(self.worker.id, self.addr);
+        if let Some(addr) = self.counted {
+            self.worker.places.leave(self.worker.id, addr);
+        }
         self.worker.places.give();
         self.worker.clients.set(self.worker.clients.get() - 1);
         self.worker.lane().subtract(Counter::ClientsOpen);
@@ -277,3 +345,6 @@ impl Drop for InFlight<'_> {
         self.worker.lane().end(self.slot.number);
     }
 }
+
+/// How many unused connections are closed when descriptors are wanted.
+const EVICTED_AT_ONCE: usize = 16;

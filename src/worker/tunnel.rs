@@ -4,6 +4,7 @@
 //! to CONNECT.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use crate::error::Cause;
 use crate::metrics::Counter;
@@ -26,10 +27,11 @@ pub async fn run(
     from_backend: &mut Buffer,
 ) -> Result<(), Cause> {
     worker.lane().add(Counter::Tunnels);
-    let fault = Cell::new(None);
+    let (fault, is_half_closed) = (Cell::new(None), Cell::new(false));
     let upward = Direction {
         worker,
         fault: &fault,
+        is_half_closed: &is_half_closed,
         source: &client.deadline,
         receiver: &mut client.receiver,
         source_reset: Cause::ClientLeft,
@@ -40,6 +42,7 @@ pub async fn run(
     let downward = Direction {
         worker,
         fault: &fault,
+        is_half_closed: &is_half_closed,
         source: &backend.deadline,
         receiver: &mut backend.receiver,
         source_reset: Cause::TunnelCut,
@@ -55,6 +58,7 @@ struct Direction<'a> {
     worker: &'a Worker,
     /// What ended the tunnel; the first fault brings others.
     fault: &'a Cell<Option<Cause>>,
+    is_half_closed: &'a Cell<bool>,
     source: &'a Deadline,
     receiver: &'a mut Receiver,
     source_reset: Cause,
@@ -67,7 +71,9 @@ impl Direction<'_> {
     /// Moves bytes until this side ends, and passes that on; a fault ends both directions.
     async fn run(mut self, buffer: &mut Buffer) {
         let Err(cause) = self.pass(buffer).await else {
-            return sys::shutdown(self.target.fd(), Side::Write);
+            self.is_half_closed.set(true);
+            sys::shutdown(self.target.fd(), Side::Write);
+            return self.target.arm(Wait::Read, self.timeout());
         };
         self.fault.set(self.fault.get().or(Some(cause)));
         for fd in [self.source.fd(), self.target.fd()] {
@@ -78,11 +84,20 @@ impl Direction<'_> {
         }
     }
 
-    async fn pass(&mut self, buffer: &mut Buffer) -> Result<(), Cause> {
+    /// A tunnel of which one half has ended has less time: its peer may be gone for good.
+    fn timeout(&self) -> Duration {
         let timeout = self.worker.config.client.tunnel_timeout;
+        if self.is_half_closed.get() { timeout.min(HALF_CLOSED_TIMEOUT) } else { timeout }
+    }
+
+    async fn pass(&mut self, buffer: &mut Buffer) -> Result<(), Cause> {
         loop {
+            let timeout = self.timeout();
             let count = buffer.unread().len();
             if count > 0 {
+                // While bytes pass, nobody is idle: the write has its own time.
+                self.source.disarm(Wait::Read);
+                self.target.disarm(Wait::Read);
                 let mut sink = Sink::new(self.sender, self.target, timeout);
                 if buffer.send(&mut sink, count).await.is_err() {
                     let is_late = self.target.expired(Wait::Write);
@@ -105,3 +120,6 @@ impl Direction<'_> {
         }
     }
 }
+
+/// How long a tunnel may pass nothing after one side has ended its half.
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);

@@ -168,6 +168,10 @@ impl Upload<'_> {
         }
         match read {
             Ok(count @ 1..) => {
+                if self.uplink.awaits_continue.get() {
+                    // Until now it was the backend that was waited for.
+                    pace.begin();
+                }
                 self.uplink.continued(self.backend);
                 pace.end(count);
                 Ok(())

@@ -53,6 +53,13 @@ fn data_alone_is_kept_for_a_receiver_without_chunks() {
 }
 
 #[test]
+fn trailers_are_dropped_where_a_header_may_have_named_them() {
+    let input = "1;e\r\nx\r\n0\r\nT: v\r\nU: w\r\n\r\n";
+    let kept = "1\r\nx\r\n0\r\n\r\n";
+    check(input, Output::ChunksWithoutTrailers, Ok((kept, input.len(), true)));
+}
+
+#[test]
 fn bytes_after_the_end_are_left_alone() {
     check("1\r\nx\r\n0\r\n\r\nGET /", Output::Chunks, Ok(("1\r\nx\r\n0\r\n\r\n", 11, true)));
 }

@@ -109,6 +109,8 @@ fn each_rule_refuses_with_its_own_cause() {
         ("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", C::HostInvalid),
         ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", C::HostInvalid),
         ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", C::HostInvalid),
+        ("GET / HTTP/1.1\r\nHost: ]:80\r\n\r\n", C::HostInvalid),
+        ("GET http://]/ HTTP/1.1\r\nHost: a\r\n\r\n", C::RequestTarget),
         ("GET http://b/ HTTP/1.1\r\nHost: a b\r\n\r\n", C::HostInvalid),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", C::RequestLengthInvalid),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", C::RequestLengthInvalid),
