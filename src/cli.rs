@@ -229,6 +229,24 @@ struct ClientLimitArgs {
     #[arg(long, value_name = "DURATION", default_value = "60s",
         env = "CORELANE_CLIENT_BODY_TIMEOUT", value_parser = duration(1, DAY))]
     client_body_timeout: Duration,
+    /// The most client connections of the process; accepting waits then [default: three quarters
+    /// of ulimit -n, so that backends get descriptors; limit: 16777216].
+    #[arg(long, value_name = "N", env = "CORELANE_CLIENT_CONNS_MAX",
+        value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    client_conns_max: Option<u32>,
+    /// The most connections of one address; 429 then [default: no limit].
+    #[arg(long, value_name = "N", env = "CORELANE_CLIENT_CONNS_PER_ADDRESS_MAX",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    client_conns_per_address_max: Option<u32>,
+    /// The most requests a second of one address; 429 then. Each worker allows its part, the
+    /// limit divided by the workers, so that an address on few connections gets less
+    /// [default: no limit].
+    #[arg(long, value_name = "N", env = "CORELANE_CLIENT_RATE_MAX")]
+    client_rate_max: Option<NonZeroU32>,
+    /// Bytes a second that a request's body must come with, counted while corelane waits for it,
+    /// after 2 s of grace; 408 then [default: no limit].
+    #[arg(long, value_name = "BYTES", env = "CORELANE_BODY_RATE_MIN")]
+    body_rate_min: Option<NonZeroU32>,
     /// The most bytes of a request's body; 413 [default: no limit].
     #[arg(long, value_name = "BYTES", env = "CORELANE_BODY_BYTES_MAX")]
     body_bytes_max: Option<u64>,
@@ -319,6 +337,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// What the machine allows this process.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The cores it may run on, by the affinity mask.
+    pub cores: Vec<usize>,
+    /// How many of them it may use at once, by the cgroup's quota too.
+    pub parallelism: usize,
+    /// The descriptors it may open.
+    pub descriptors: usize,
+}
+
+impl Machine {
+    /// The most client connections by default: backends get a quarter of the descriptors.
+    fn conns_max(&self) -> usize {
+        (self.descriptors / 4 * 3).max(1)
+    }
+}
+
 impl ProxyArgs {
     /// How the log is written.
     #[must_use]
@@ -326,17 +362,17 @@ impl ProxyArgs {
         (self.process.log_level, self.process.log_format)
     }
 
-    /// The configuration that these flags make on a machine with these allowed cores.
+    /// The configuration that these flags make on this machine.
     ///
     /// # Errors
     /// When they are impossible together.
-    pub fn into_config(self, allowed: &[usize], parallelism: usize) -> Result<Config, StartError> {
+    pub fn into_config(self, machine: &Machine) -> Result<Config, StartError> {
         let ProxyArgs { traffic, workers, health, backend, client, forward, process } = self;
         Ok(Config {
             listeners: listeners_of(&traffic.listen, &workers)?,
             backends: backends_of(traffic.backend)?,
             workers: WorkersConfig {
-                cores: cores_of(&workers, allowed, parallelism)?,
+                cores: cores_of(&workers, &machine.cores, machine.parallelism)?,
                 driver: match workers.driver {
                     DriverArg::Auto => DriverChoice::Auto,
                     DriverArg::Uring => DriverChoice::Uring,
@@ -348,7 +384,7 @@ impl ProxyArgs {
                 PolicyArg::RoundRobin => Policy::RoundRobin,
             },
             health: health_of(health)?,
-            client: client.limits(),
+            client: client.limits(machine.conns_max()),
             backend: backend.limits(),
             head: client.head_limits()?,
             forward: forward.into_config(),
@@ -363,11 +399,15 @@ impl ProxyArgs {
 }
 
 impl ClientLimitArgs {
-    fn limits(&self) -> ClientLimits {
+    fn limits(&self, conns_max_by_default: usize) -> ClientLimits {
         ClientLimits {
             header_timeout: self.client_header_timeout,
             idle_timeout: self.client_idle_timeout,
             body_timeout: self.client_body_timeout,
+            conns_max: self.client_conns_max.map_or(conns_max_by_default, |max| max as usize),
+            conns_per_address_max: self.client_conns_per_address_max,
+            rate_max: self.client_rate_max,
+            body_rate_min: self.body_rate_min,
             body_bytes_max: self.body_bytes_max,
             tunnel_timeout: self.tunnel_timeout,
             abort_on_half_close: self.abort_on_half_close,

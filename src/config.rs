@@ -126,6 +126,14 @@ pub struct ClientLimits {
     pub idle_timeout: Duration,
     /// How long a body may make no progress, from or to the client.
     pub body_timeout: Duration,
+    /// Connections of the whole process.
+    pub conns_max: usize,
+    /// Connections of one address, if there is a limit.
+    pub conns_per_address_max: Option<u32>,
+    /// Requests a second of one address, if there is a limit.
+    pub rate_max: Option<NonZeroU32>,
+    /// Bytes a second that a request's body must come with, if it must.
+    pub body_rate_min: Option<NonZeroU32>,
     /// The most bytes of a request's body, if there is a limit.
     pub body_bytes_max: Option<u64>,
     /// How long a tunnel may pass nothing.

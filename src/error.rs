@@ -117,6 +117,10 @@ pub enum Cause {
     ClientLeft,
     /// Nothing passed through a tunnel in time.
     TunnelIdle,
+    /// All places for client connections are taken; accepting waits.
+    ClientsMax,
+    /// No descriptor or memory for another connection; accepting waits.
+    AcceptExhausted,
     /// No endpoint is eligible.
     NoEndpoint,
     /// `connect()` to the endpoint failed.
@@ -143,7 +147,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Cause; 44] = [
+    pub const ALL: [Cause; 46] = [
         Cause::RequestSyntax,
         Cause::RequestBareLineEnd,
         Cause::RequestMethod,
@@ -177,6 +181,8 @@ impl Cause {
         Cause::ClientConns,
         Cause::ClientLeft,
         Cause::TunnelIdle,
+        Cause::ClientsMax,
+        Cause::AcceptExhausted,
         Cause::NoEndpoint,
         Cause::ConnectFailed,
         Cause::ConnectTimeout,
@@ -287,6 +293,13 @@ impl Cause {
             C::ClientConns => limit("client-conns", "too many connections from this address"),
             C::TunnelIdle => silent("tunnel-idle", "nothing passed through the tunnel in time"),
             C::ConnectBody => refuse(400, "connect-body", "CONNECT has no body"),
+            C::ClientsMax => {
+                silent("clients-max", "accepting waits: --client-conns-max is reached")
+            }
+            C::AcceptExhausted => silent(
+                "accept-exhausted",
+                "accepting waits for want of descriptors: raise ulimit -n",
+            ),
             C::NoEndpoint => fail(
                 503,
                 Retry::Never,

@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
-use corelane::cli::{BackendArgs, Cli, Command, DemoArgs, LogFormat, ProxyArgs};
+use corelane::cli::{BackendArgs, Cli, Command, DemoArgs, LogFormat, Machine, ProxyArgs};
 use corelane::demo::{self, Backend, BackendConfig};
 use corelane::error::{EXIT_USAGE, StartError};
 use corelane::server::Server;
@@ -42,29 +42,34 @@ fn main() -> ExitCode {
 }
 
 fn run_proxy(args: ProxyArgs) -> Result<u8, StartError> {
-    raise_descriptor_limit();
     let server = bind(args)?;
     server.stop_on_signals()?;
     server.run()
 }
 
 fn bind(args: ProxyArgs) -> Result<Server, StartError> {
-    let mut allowed: Vec<usize> =
+    let mut cores: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-    allowed.sort_unstable();
+    cores.sort_unstable();
     // Counts the affinity mask and the cgroup's quota.
     let parallelism = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    Server::bind(args.into_config(&allowed, parallelism)?)
+    let descriptors = raise_descriptor_limit();
+    Server::bind(args.into_config(&Machine { cores, parallelism, descriptors })?)
 }
 
 /// Each connection takes a descriptor, and the soft limit is often 1024: takes what the hard one
-/// allows.
-fn raise_descriptor_limit() {
+/// allows, and says how much that is.
+fn raise_descriptor_limit() -> usize {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };
-    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, limit = limit.current, "ulimit -n cannot be raised");
-    }
+    let in_force = match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(error) => {
+            tracing::warn!(%error, "ulimit -n cannot be raised");
+            limit.current
+        }
+    };
+    usize::try_from(in_force.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
 }
 
 /// Runs one demo backend until a signal comes.
@@ -188,6 +193,10 @@ fn start_log(
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
+    // The default hook writes to standard error and waits for whoever reads it.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::debug!(backtrace = %std::backtrace::Backtrace::force_capture(), "{panic}");
+    }));
     guard
 }
 

@@ -18,6 +18,7 @@ use crate::control::Control;
 use crate::error::{Cause, StartError};
 use crate::metrics::{Counter, Lanes};
 use crate::worker::mailbox::{Inbox, Mailbox, Message};
+use crate::worker::places::Places;
 use crate::worker::{self, Ended, Seat};
 
 /// A process whose addresses are bound.
@@ -25,6 +26,7 @@ use crate::worker::{self, Ended, Seat};
 pub struct Server {
     config: Arc<Config>,
     lanes: Lanes,
+    client_places: Arc<Places>,
     control: Control,
     addrs: Vec<SocketAddr>,
     places: Vec<Place>,
@@ -87,9 +89,11 @@ impl Server {
             }
         }
         let lanes = Lanes::new(workers, config.backends.len());
+        let client = &config.client;
+        let client_places = Arc::new(Places::new(client.conns_max, client.conns_per_address_max));
         let control = Control::start(&config.backends, config.policy, &config.health)?;
         let (event_sender, events) = crossbeam::channel::unbounded();
-        Ok(Server { config, lanes, control, addrs, places, events, event_sender })
+        Ok(Server { config, lanes, client_places, control, addrs, places, events, event_sender })
     }
 
     /// The addresses that clients can connect to, one for each listener.
@@ -171,6 +175,7 @@ impl Server {
             core: place.core,
             config: self.config.clone(),
             lanes: self.lanes.clone(),
+            places: self.client_places.clone(),
             published: self.control.published(),
             listeners: listeners.map_err(resource)?,
             inbox: place.inbox.try_clone().map_err(resource)?,

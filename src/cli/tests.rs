@@ -5,7 +5,8 @@ use super::*;
 fn config_of(flags: &str) -> Result<Config, String> {
     let flags = format!("corelane --listen 127.0.0.1:0 --backend http://a:1 {flags}");
     let cli = Cli::try_parse_from(flags.split_whitespace()).map_err(|error| error.to_string())?;
-    cli.proxy.into_config(&[0, 1, 5], 2).map_err(|error| error.to_string())
+    let machine = Machine { cores: vec![0, 1, 5], parallelism: 2, descriptors: 1000 };
+    cli.proxy.into_config(&machine).map_err(|error| error.to_string())
 }
 
 fn check_refused(flags: &str, reason: &str) {

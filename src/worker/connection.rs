@@ -16,26 +16,33 @@ use crate::worker::exchange;
 use crate::worker::peer::Peer;
 use crate::worker::progress::{After, CLOSING_POLL, End, LINGER_BYTES_MAX, LINGER_TIME};
 use crate::worker::request::{self, Request};
-use crate::worker::state::Worker;
+use crate::worker::state::{Admission, Worker};
 use crate::worker::stream::Stream;
 
-/// Serves a client until its connection ends; `prefix` holds what was read of it before, and
-/// `number` counts the worker's connections.
+/// Serves a client until its connection ends; `prefix` holds what was read of it before.
 pub async fn serve(
     worker: &Rc<Worker>,
     mut client: Stream,
     peer: Peer,
     prefix: Buffer,
-    number: usize,
+    admission: &Admission,
 ) {
     let mut buffer = prefix;
     let mut is_first = true;
     let end = loop {
+        if !admission.is_within_limit {
+            break refuse(worker, &mut client, &peer, Cause::ClientConns).await;
+        }
         let request = match receive(worker, &mut client, &peer, &mut buffer, is_first).await {
             Ok(request) => request,
             Err(end) => break end,
         };
-        if worker.config.faults.panic_connection.is_some_and(|faulty| faulty.get() == number) {
+        if worker
+            .config
+            .faults
+            .panic_connection
+            .is_some_and(|faulty| faulty.get() == admission.number)
+        {
             panic!("a test asked for this connection's panic");
         }
         match exchange::run(worker, &mut client, &peer, &mut buffer, request).await {

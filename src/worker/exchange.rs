@@ -33,6 +33,9 @@ pub async fn run(
     let mut attempts = 0;
     let mut cause = Cause::NoEndpoint;
     let after = loop {
+        if let Some(refusal) = request.refusal {
+            break answer(worker, client, peer, &mut request, refusal).await;
+        }
         let picked = worker
             .pick(&request.snapshot, request.pool, &tried[..attempts])
             // A lost connection says little about its endpoint: rather that one than none.

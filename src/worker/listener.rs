@@ -38,16 +38,14 @@ pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
         match socket.accept().await {
             Ok((client, addr)) => {
                 pause = PAUSE_MIN;
+                wait_for_place(&worker, addr).await;
                 open(&worker, client, addr, index);
             }
             // The socket was shut down.
             Err(_) if worker.is_draining() => break,
             Err(error) if is_exhaustion(&error) => {
-                // Logged when a pause begins, not each time it goes on.
-                if pause == PAUSE_MIN {
-                    tracing::error!(%error, "accepting pauses: raise ulimit -n");
-                }
                 worker.lane().add(Counter::AcceptPauses);
+                worker.note(Cause::AcceptExhausted, &error);
                 monoio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
@@ -75,9 +73,22 @@ pub async fn close(socket: Rc<TcpListener>) {
     sys::shutdown(socket.as_raw_fd(), Side::Both);
 }
 
-/// Starts the task of a new connection.
+/// Waits until the process may hold one more client connection: this one is accepted, the next
+/// ones wait in the kernel's queue.
+async fn wait_for_place(worker: &Worker, addr: SocketAddr) {
+    if worker.take_place() {
+        return;
+    }
+    worker.lane().add(Counter::AcceptPauses);
+    worker.note(Cause::ClientsMax, &addr);
+    while !worker.take_place() {
+        monoio::time::sleep(PAUSE_MIN).await;
+    }
+}
+
+/// Starts the task of a new connection, for which a place was taken.
 fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usize) {
-    let admission = worker.admit();
+    let admission = worker.admit(addr.ip());
     let faults = &worker.config.faults;
     if faults.panic_worker.is_some_and(|number| number.get() == admission.number) {
         panic!("a test asked for this worker's panic");
@@ -95,10 +106,9 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usiz
     monoio::spawn(async move {
         let addr = peer.addr;
         let prefix = worker.buffers.take_head();
-        let serving = connection::serve(&worker, client, peer, prefix, admission.number);
+        let serving = connection::serve(&worker, client, peer, prefix, &admission);
         if let Err(panic) = contained(serving).await {
-            tracing::error!(panic, "a connection's task panicked");
-            worker.note(Cause::Internal, &addr);
+            worker.note(Cause::Internal, &format_args!("{addr}: {panic}"));
         }
         drop(admission);
     });

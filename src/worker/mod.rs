@@ -18,7 +18,9 @@ pub mod listener;
 pub mod mailbox;
 pub mod panic;
 pub mod peer;
+pub mod places;
 pub mod progress;
+pub mod rate;
 pub mod relay;
 pub mod request;
 pub mod state;
@@ -41,6 +43,7 @@ use deadline::Deadlines;
 use driver::Runtime;
 use mailbox::{Inbox, Message};
 use panic::message_of;
+use places::Places;
 use state::Worker;
 use stream::Stream;
 
@@ -55,6 +58,8 @@ pub struct Seat {
     pub config: Arc<Config>,
     /// The counters of all workers.
     pub lanes: Lanes,
+    /// The places for client connections, of all workers.
+    pub places: Arc<Places>,
     /// The snapshot in force.
     pub published: Published,
     /// This worker's own socket for each of `Config::listeners`.
@@ -109,8 +114,8 @@ async fn serve(
     driver: &'static str,
     on_start: impl FnOnce(&'static str),
 ) -> Result<(), StartError> {
-    let Seat { id, core: _, config, lanes, published, listeners, inbox } = seat;
-    let worker = Rc::new(Worker::new(id, config, lanes, published, deadlines));
+    let Seat { id, core: _, config, lanes, places, published, listeners, inbox } = seat;
+    let worker = Rc::new(Worker::new(id, config, lanes, places, published, deadlines));
     for (index, socket) in listeners.into_iter().enumerate() {
         let socket = listener::adopt(socket)
             .map_err(|error| StartError::Resource("a listening socket for a worker", error))?;

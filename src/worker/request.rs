@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::config::HEADERS_LIMIT;
 use crate::error::Cause;
 use crate::http1::chunked::{Fault, Output};
+use crate::http1::client;
 use crate::http1::forward::{self, Additions};
 use crate::http1::framing::{Body, Framing};
 use crate::http1::request;
@@ -37,6 +38,8 @@ pub struct Request {
     pub snapshot: Rc<Held>,
     /// Where it goes.
     pub pool: PoolId,
+    /// Why it goes nowhere, if it does not.
+    pub refusal: Option<Cause>,
 }
 
 /// Reads the request at the front of `buffer` and writes its head for a backend; `None` while
@@ -55,6 +58,10 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
         return Err(Cause::RequestBodyTooLarge);
     }
     let upgrade = head.upgrade.and_then(|asked| granted(asked, &config.forward.upgrades));
+    let trusted = &config.forward.trusted_proxies;
+    let is_allowed =
+        worker.allows_request(|| client::address_of(head.headers, peer.addr.ip(), trusted));
+    let refusal = (!is_allowed).then_some(Cause::ClientRate);
     let snapshot = worker.snapshot();
     let pool = route::select(&snapshot, peer.listener);
     let mut scratch = worker.buffers.take_scratch();
@@ -82,7 +89,7 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     let taken = body.take(buffer.unread_mut()).map_err(Fault::in_request)?;
     scratch.out.extend_from_slice(&buffer.unread()[..taken.kept]);
     buffer.consume(taken.used);
-    Ok(Some(Request { facts, body, scratch, is_idempotent, snapshot, pool }))
+    Ok(Some(Request { facts, body, scratch, is_idempotent, snapshot, pool, refusal }))
 }
 
 /// The first protocol of an `Upgrade` header that is let through, as an index in `upgrades`

@@ -1,6 +1,7 @@
 //! A worker's state, shared by its tasks and never by threads.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +19,8 @@ use crate::worker::buffer::Buffers;
 use crate::worker::causes::CauseLog;
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
+use crate::worker::places::Places;
+use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
 use crate::worker::stream::Stream;
 
 /// A worker's state, shared by its tasks; never by threads.
@@ -33,6 +36,8 @@ pub struct Worker {
     pub buffers: Buffers,
     id: usize,
     lanes: Lanes,
+    places: Arc<Places>,
+    rate: RefCell<Option<RateLimit>>,
     view: RefCell<View>,
     snapshot: RefCell<Rc<Held>>,
     cursors: RefCell<Vec<Cursor>>,
@@ -54,6 +59,7 @@ impl Worker {
         id: usize,
         config: Arc<Config>,
         lanes: Lanes,
+        places: Arc<Places>,
         published: Published,
         deadlines: Rc<Deadlines>,
     ) -> Worker {
@@ -61,6 +67,9 @@ impl Worker {
         let snapshot = Rc::new(Held::load(&mut view));
         let backend = &config.backend;
         let idle = IdlePool::new(backend.idle_per_endpoint_max, backend.idle_timeout);
+        let rate = config.client.rate_max.map(|per_second| {
+            RateLimit::new(per_second.get(), config.workers.cores.len(), ADDRESSES_MAX)
+        });
         Worker {
             idle: RefCell::new(idle),
             config,
@@ -68,6 +77,8 @@ impl Worker {
             buffers: Buffers::default(),
             id,
             lanes,
+            places,
+            rate: RefCell::new(rate),
             view: RefCell::new(view),
             snapshot: RefCell::new(snapshot),
             cursors: RefCell::default(),
@@ -126,14 +137,28 @@ impl Worker {
         self.draining.get()
     }
 
-    /// Counts a connection in, until the guard is dropped.
+    /// Takes a place for a connection, if the process has one left.
     #[must_use]
-    pub fn admit(self: &Rc<Worker>) -> Admission {
+    pub fn take_place(&self) -> bool {
+        self.places.take()
+    }
+
+    /// Counts a connection in, for which a place was taken, until the guard is dropped.
+    #[must_use]
+    pub fn admit(self: &Rc<Worker>, addr: IpAddr) -> Admission {
         self.clients.set(self.clients.get() + 1);
         self.accepted.set(self.accepted.get() + 1);
         self.lane().add(Counter::Accepted);
         self.lane().add(Counter::ClientsOpen);
-        Admission { worker: self.clone(), number: self.accepted.get() }
+        let is_within_limit = self.places.enter(addr);
+        Admission { worker: self.clone(), addr, number: self.accepted.get(), is_within_limit }
+    }
+
+    /// Whether the client that sent a request has not sent too many; `client_of` finds its
+    /// address, where there is a limit.
+    pub fn allows_request(&self, client_of: impl FnOnce() -> IpAddr) -> bool {
+        let mut rate = self.rate.borrow_mut();
+        rate.as_mut().is_none_or(|rate| rate.allow(client_of(), Instant::now()))
     }
 
     /// Counts a listening socket in, which `begin_drain` gives back.
@@ -185,12 +210,17 @@ impl Worker {
 #[derive(Debug)]
 pub struct Admission {
     worker: Rc<Worker>,
+    addr: IpAddr,
     /// Counts the connections of this worker from one.
     pub number: usize,
+    /// Whether its address has no more connections than it may.
+    pub is_within_limit: bool,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
+        self.worker.places.leave(self.addr);
+        self.worker.places.give();
         self.worker.clients.set(self.worker.clients.get() - 1);
         self.worker.lane().subtract(Counter::ClientsOpen);
         self.worker.end_if_drained();

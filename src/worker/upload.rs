@@ -5,8 +5,10 @@
 //! that the backend cannot take what it got for complete. Called by `relay`.
 
 use std::cell::Cell;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{ClientLimits, Config};
 use crate::error::Cause;
 use crate::http1::framing::Body;
 use crate::sys::{self, Side};
@@ -98,11 +100,13 @@ pub struct Upload<'a> {
 impl Upload<'_> {
     /// Moves the body until it is complete or has failed; `uplink` tells how it ended.
     pub async fn run(&mut self, buffer: &mut Buffer, body: &mut Body) {
+        let mut pace = Pace::new(&self.worker.config.client);
         let mut large = LargeBuffer::new(&self.worker.buffers);
         let mut dropped = 0;
         while !body.is_complete() {
             if buffer.is_empty()
-                && let Err(cause) = self.read(large.replace(buffer, body.bytes_left())).await
+                && let Err(cause) =
+                    self.read(large.replace(buffer, body.bytes_left()), &mut pace).await
             {
                 return self.fail(cause);
             }
@@ -127,14 +131,15 @@ impl Upload<'_> {
         }
     }
 
-    async fn read(&mut self, buffer: &mut Buffer) -> Result<(), Cause> {
-        if self.uplink.state.get() == UplinkState::Sending {
-            self.client.arm(Wait::Read, self.worker.config.client.body_timeout);
+    async fn read(&mut self, buffer: &mut Buffer, pace: &mut Pace) -> Result<(), Cause> {
+        let is_sending = self.uplink.state.get() == UplinkState::Sending;
+        if is_sending {
+            self.client.arm(Wait::Read, pace.begin());
         }
         let read = loop {
             let read = buffer.fill(self.receiver).await;
             if self.client.expired(Wait::Read) {
-                return Err(Cause::ClientBodyTimeout);
+                return Err(pace.cause());
             }
             if !(self.client.is_closing() && matches!(read, Ok(0))) {
                 break read;
@@ -142,10 +147,17 @@ impl Upload<'_> {
             // The request began while the idle connection was being closed; its rest may come.
             monoio::time::sleep(CLOSING_POLL).await;
         };
-        if self.uplink.state.get() == UplinkState::Sending {
+        // What the client sends is dropped now, within a time that was set for all of it.
+        if is_sending && self.uplink.state.get() == UplinkState::Sending {
             self.client.disarm(Wait::Read);
         }
-        if matches!(read, Ok(1..)) { Ok(()) } else { Err(Cause::ClientLeft) }
+        match read {
+            Ok(count @ 1..) => {
+                pace.end(count);
+                Ok(())
+            }
+            _ => Err(Cause::ClientLeft),
+        }
     }
 
     /// Sends to the backend; one that takes no more may still answer, so that is no failure.
@@ -167,3 +179,53 @@ impl Upload<'_> {
         sys::shutdown(self.backend.fd(), Side::Both);
     }
 }
+
+/// How fast a request's body comes; only the time in which corelane waits for the client counts.
+#[derive(Debug)]
+struct Pace {
+    standstill_max: Duration,
+    bytes_per_second_min: Option<NonZeroU32>,
+    bytes: u64,
+    waited: Duration,
+    waiting_since: Instant,
+    /// Whether the rate allows less time than a standstill may take.
+    is_rate_bound: bool,
+}
+
+impl Pace {
+    fn new(limits: &ClientLimits) -> Pace {
+        Pace {
+            standstill_max: limits.body_timeout,
+            bytes_per_second_min: limits.body_rate_min,
+            bytes: 0,
+            waited: Duration::ZERO,
+            waiting_since: Instant::now(),
+            is_rate_bound: false,
+        }
+    }
+
+    /// How long the next bytes may take.
+    fn begin(&mut self) -> Duration {
+        let Some(rate) = self.bytes_per_second_min else { return self.standstill_max };
+        self.waiting_since = Instant::now();
+        let earned = Duration::from_secs_f64(self.bytes as f64 / f64::from(rate.get()));
+        let left = (RATE_GRACE + earned).saturating_sub(self.waited);
+        self.is_rate_bound = left < self.standstill_max;
+        left.min(self.standstill_max)
+    }
+
+    fn end(&mut self, count: usize) {
+        self.bytes += count as u64;
+        if self.bytes_per_second_min.is_some() {
+            self.waited += self.waiting_since.elapsed();
+        }
+    }
+
+    /// Why the client is too late.
+    fn cause(&self) -> Cause {
+        if self.is_rate_bound { Cause::ClientBodySlow } else { Cause::ClientBodyTimeout }
+    }
+}
+
+/// How long a body may come slower than the least rate, over all.
+const RATE_GRACE: Duration = Duration::from_secs(2);
