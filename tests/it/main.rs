@@ -14,6 +14,8 @@ mod answers;
 mod balance;
 /// Bodies from nothing to 200 MB through nginx, Python and Node.
 mod bodies;
+/// The requests of tests/data through the proxy, judged by a reader of the tests' own.
+mod corpus;
 /// `corelane demo` and `corelane backend`.
 mod demo;
 /// SIGTERM and SIGINT under load and at rest.
