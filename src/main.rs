@@ -5,14 +5,13 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 use rustix::process::{Resource, Rlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
-use corelane::cli::{BackendArgs, Cli, Command, DemoArgs, LogFormat, Machine, ProxyArgs};
+use corelane::cli::{BackendArgs, Cli, Command, DemoArgs, LogFormat, Machine, ProxyArgs, line_of};
 use corelane::demo::{self, Backend, BackendConfig};
 use corelane::error::{EXIT_USAGE, StartError};
 use corelane::server::Server;
@@ -21,7 +20,7 @@ use corelane::server::Server;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return tell_usage(&error),
     };
@@ -99,7 +98,8 @@ fn run_demo(args: &DemoArgs) -> Result<u8, StartError> {
         backends.push((name, backend));
         threads.push(thread);
     }
-    let cli = Cli::try_parse_from(flags).map_err(|error| StartError::Usage(error.to_string()))?;
+    let cli =
+        Cli::read_flags(flags.into_iter()).map_err(|error| StartError::Usage(error.to_string()))?;
     let server = bind(cli.proxy)?;
     server.stop_on_signals()?;
     say(&mut std::io::stdout(), &invitation(&server, &backends));
@@ -116,8 +116,10 @@ struct Running {
 }
 
 fn start_backend(config: &BackendConfig) -> Result<(Running, JoinHandle<()>), StartError> {
-    let backend =
-        Backend::bind(config).map_err(|error| StartError::Listen(config.listen, error))?;
+    let backend = Backend::bind(config).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => StartError::AddressInUse(config.listen),
+        _ => StartError::Listen(config.listen, error),
+    })?;
     let addr = backend.local_addr();
     let (stop, stopped) = oneshot::channel();
     let serve = move || {
@@ -140,10 +142,10 @@ fn invitation(server: &Server, backends: &[(&str, Running)]) -> String {
     let sick = backends.first().map_or_else(String::new, |(_, backend)| backend.addr.to_string());
     text += &format!(
         "\n\nTry, in another terminal:\n\
-         \x20 curl http://{front}/                       goes round the three\n\
-         \x20 curl http://{front}/work?ms=50             50 ms of computation\n\
-         \x20 curl -d hello http://{front}/echo          the body back\n\
-         \x20 curl -X POST http://{sick}/health/fail     makes alpha sick: it gets no more requests\n\
+         \x20 curl http://{front}/                         goes round the three\n\
+         \x20 curl 'http://{front}/work?ms=50'             50 ms of computation\n\
+         \x20 curl -d hello http://{front}/echo            the body back\n\
+         \x20 curl -X POST http://{sick}/health/fail     makes alpha sick: within 2 s it gets no more requests\n\
          \x20 curl -X POST http://{sick}/health/recover  and well again\n\
          Ctrl-C ends it.\n"
     );
@@ -162,15 +164,7 @@ fn tell_usage(error: &clap::Error) -> ExitCode {
         say(&mut std::io::stdout(), error.to_string().trim_end());
         return ExitCode::SUCCESS;
     }
-    let text = error.to_string();
-    let reason: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.trim().is_empty() && !line.starts_with("Usage:"))
-        .map(str::trim)
-        .collect();
-    let reason = reason.join(" ");
-    let reason = reason.strip_prefix("error: ").unwrap_or(&reason);
-    say(&mut std::io::stderr(), &format!("corelane: {reason}; see corelane --help"));
+    say(&mut std::io::stderr(), &format!("corelane: {}", line_of(error)));
     ExitCode::from(EXIT_USAGE)
 }
 
@@ -193,10 +187,7 @@ fn start_log(
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    // The default hook writes to standard error and waits for whoever reads it.
-    std::panic::set_hook(Box::new(|panic| {
-        tracing::debug!(backtrace = %std::backtrace::Backtrace::force_capture(), "{panic}");
-    }));
+    std::panic::set_hook(Box::new(corelane::worker::panic::keep_place));
     guard
 }
 

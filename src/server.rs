@@ -30,6 +30,7 @@ pub struct Server {
     control: Control,
     addrs: Vec<SocketAddr>,
     places: Vec<Place>,
+    is_draining: bool,
     events: Receiver<Event>,
     event_sender: Sender<Event>,
 }
@@ -73,6 +74,9 @@ impl Server {
     /// When an address cannot be had, or a resource of the process.
     pub fn bind(config: Config) -> Result<Server, StartError> {
         let config = Arc::new(config);
+        if let Some(path) = &config.ready_file {
+            prepare_ready_file(path)?;
+        }
         let workers = config.workers.cores.len();
         let mut places = Vec::with_capacity(workers);
         for core in &config.workers.cores {
@@ -90,10 +94,21 @@ impl Server {
         }
         let lanes = Lanes::new(workers, config.backends.len());
         let client = &config.client;
-        let client_places = Arc::new(Places::new(client.conns_max, client.conns_per_address_max));
+        let client_places =
+            Arc::new(Places::new(workers, client.conns_max, client.conns_per_address_max));
         let control = Control::start(&config.backends, config.policy, &config.health)?;
-        let (event_sender, events) = crossbeam::channel::unbounded();
-        Ok(Server { config, lanes, client_places, control, addrs, places, events, event_sender })
+        let (event_sender, events) = crossbeam::channel::bounded(EVENTS_MAX);
+        Ok(Server {
+            config,
+            lanes,
+            client_places,
+            control,
+            addrs,
+            places,
+            is_draining: false,
+            events,
+            event_sender,
+        })
     }
 
     /// The addresses that clients can connect to, one for each listener.
@@ -151,17 +166,26 @@ impl Server {
             self.announce()?;
             signal = self.supervise(None)?;
         }
+        let signal = signal.map_or("none", name_of);
         tracing::info!(signal, timeout = ?self.config.drain_timeout, "draining");
+        if let Some(path) = &self.config.ready_file
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(%error, file = %path.display(), "the ready file is left behind");
+        }
+        self.is_draining = true;
         self.tell(Message::Drain);
         let deadline = Instant::now() + self.config.drain_timeout;
         let second = self.supervise(Some(deadline))?;
-        self.tell_end();
-        if let Some(signal) = second {
-            return Ok(SIGNAL_EXIT_BASE.saturating_add(u8::try_from(signal).unwrap_or_default()));
-        }
+        // What is left is reset, so that nobody takes half an answer for a whole one.
         self.tell(Message::Stop);
+        if second.is_some() || self.lanes.sum(Counter::ClientsOpen) > 0 {
+            self.supervise(Some(Instant::now() + ABORT_TIME))?;
+        }
+        self.tell_end();
         self.control.stop();
-        Ok(0)
+        let code_of = |signal| SIGNAL_EXIT_BASE.saturating_add(u8::try_from(signal).unwrap_or(0));
+        Ok(second.map_or(0, code_of))
     }
 
     /// Starts a worker's thread.
@@ -179,6 +203,7 @@ impl Server {
             published: self.control.published(),
             listeners: listeners.map_err(resource)?,
             inbox: place.inbox.try_clone().map_err(resource)?,
+            is_successor: place.restarts > 0,
         };
         let events = self.event_sender.clone();
         let started = events.clone();
@@ -199,7 +224,7 @@ impl Server {
             match self.events.recv() {
                 Ok(Event::Started { driver }) => {
                     started += 1;
-                    tracing::info!(driver, "worker {started} of {} is up", self.places.len());
+                    tracing::info!(driver, started, of = self.places.len(), "a worker is up");
                 }
                 Ok(Event::Signal(signal)) => return Ok(Some(signal)),
                 Ok(Event::Ended { id, how }) => self.replace(id, &how?)?,
@@ -232,14 +257,18 @@ impl Server {
     fn announce(&self) -> Result<(), StartError> {
         let addrs: Vec<String> = self.addrs.iter().map(ToString::to_string).collect();
         if let Some(path) = &self.config.ready_file {
-            write_whole(path, &(addrs.join("\n") + "\n"))
-                .map_err(|error| StartError::File(path.display().to_string(), error))?;
+            write_whole(path, &(addrs.join("\n") + "\n")).map_err(file_error(path))?;
         }
         let snapshot = self.control.published().load_full();
         let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
         let healthy = endpoints.filter(|endpoint| endpoint.is_eligible()).count();
         let backends = self.config.backends.len();
-        tracing::info!("ready on {}, {healthy} of {backends} backends healthy", addrs.join(" "));
+        if healthy == 0 {
+            tracing::warn!(
+                "no backend is healthy: every request gets 503 until one passes its check"
+            );
+        }
+        tracing::info!(healthy, backends, "ready on {}", addrs.join(" "));
         Ok(())
     }
 
@@ -267,7 +296,9 @@ impl Server {
                 }
                 Next::Deadline => {
                     let left = self.lanes.sum(Counter::ClientsOpen);
-                    tracing::warn!(connections = left, "the drain timeout is over");
+                    if left > 0 {
+                        tracing::warn!(connections = left, "the time to drain is over");
+                    }
                     return Ok(None);
                 }
             }
@@ -286,14 +317,23 @@ impl Server {
             panic,
             "a worker died with its connections and is started again"
         );
-        self.start(id)
+        self.start(id)?;
+        if self.is_draining {
+            // Its predecessor may have taken the message with it.
+            self.tell_worker(id, Message::Drain);
+        }
+        Ok(())
     }
 
     fn tell(&self, message: Message) {
-        for (id, place) in self.places.iter().enumerate() {
-            if place.mailbox.post(message).is_err() {
-                tracing::error!(worker = id, "a worker's mailbox is full: it is stuck");
-            }
+        for id in 0..self.places.len() {
+            self.tell_worker(id, message);
+        }
+    }
+
+    fn tell_worker(&self, id: usize, message: Message) {
+        if self.places[id].mailbox.post(message).is_err() {
+            tracing::error!(worker = id, "a worker's mailbox is full: it is stuck");
         }
     }
 
@@ -308,7 +348,7 @@ impl Server {
                 tracing::debug!(cause = cause.name(), count, "counted");
             }
         }
-        tracing::info!("ended: requests={requests} relayed={relayed} in_flight={in_flight}");
+        tracing::info!(requests, relayed, in_flight, "ended");
     }
 }
 
@@ -332,6 +372,11 @@ fn next_event(
     }
 }
 
+/// A signal's name.
+fn name_of(signal: i32) -> &'static str {
+    if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
+}
+
 /// Hands an event to the server's thread, which may have ended.
 fn report(events: &Sender<Event>, event: Event) {
     if events.send(event).is_err() {
@@ -347,15 +392,7 @@ fn listen(listener: &ListenerConfig, workers: usize) -> Result<Vec<TcpListener>,
         _ => StartError::Listen(wanted, error),
     };
     if wanted.port() != 0 && !listener.shared {
-        // Bound without SO_REUSEPORT, this fails where any other process listens.
-        drop(
-            bind(wanted, false)
-                .and_then(|socket| {
-                    socket.listen(1)?;
-                    Ok(socket)
-                })
-                .map_err(failed)?,
-        );
+        refuse_if_taken(wanted).map_err(failed)?;
     }
     let mut addr = wanted;
     let mut sockets = Vec::with_capacity(workers);
@@ -369,6 +406,24 @@ fn listen(listener: &ListenerConfig, workers: usize) -> Result<Vec<TcpListener>,
         sockets.push(socket);
     }
     Ok(sockets)
+}
+
+/// Binds and listens without SO_REUSEPORT, which fails where any other process listens. The
+/// kernel takes a moment to tear down the rings, and with them the sockets, of a process that
+/// was killed, so this is tried for a while.
+#[expect(clippy::disallowed_methods, reason = "no worker runs yet")]
+fn refuse_if_taken(addr: SocketAddr) -> std::io::Result<()> {
+    let deadline = Instant::now() + ADDRESS_WAIT;
+    loop {
+        match bind(addr, false).and_then(|socket| socket.listen(1)) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline =>
+            {
+                std::thread::sleep(ADDRESS_POLL);
+            }
+            tried => return tried,
+        }
+    }
 }
 
 fn bind(addr: SocketAddr, shared: bool) -> std::io::Result<Socket> {
@@ -386,6 +441,15 @@ fn local_addr(socket: &TcpListener, wanted: SocketAddr) -> Result<SocketAddr, St
     socket.local_addr().map_err(|error| StartError::Listen(wanted, error))
 }
 
+/// Removes what an earlier process said, and makes sure that this one will be able to speak.
+fn prepare_ready_file(path: &Path) -> Result<(), StartError> {
+    write_whole(path, "").and_then(|()| std::fs::remove_file(path)).map_err(file_error(path))
+}
+
+fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
+    move |error| StartError::File(path.display().to_string(), error)
+}
+
 /// Writes a file so that nobody can read half of it.
 fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -395,6 +459,13 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(part, path)
 }
 
+/// How long workers may take to reset what a drain has left.
+const ABORT_TIME: Duration = Duration::from_millis(200);
+/// The most events that wait for the main thread.
+const EVENTS_MAX: usize = 1024;
+/// How long a listening address may be in use, and how often it is tried meanwhile.
+const ADDRESS_WAIT: Duration = Duration::from_secs(1);
+const ADDRESS_POLL: Duration = Duration::from_millis(10);
 /// How much longer than one probe's time the first round of probes may take.
 const PROBE_GRACE: Duration = Duration::from_millis(200);
 /// A process that a signal ends has this exit code plus the signal's number, as in a shell.

@@ -48,6 +48,32 @@ pub fn shutdown(fd: RawFd, side: Side) {
     }
 }
 
+/// Resets a connection at once: its peer cannot take what it got for complete, and waiting reads
+/// and writes end.
+pub fn reset(fd: RawFd) {
+    match rustix::net::connect_unspec(borrow(&fd)) {
+        Ok(()) | Err(Errno::NOTCONN) => {}
+        Err(error) => tracing::error!(%error, fd, "a connection cannot be reset"),
+    }
+}
+
+/// How many bytes the kernel holds that the peer has not acknowledged; 0 if it does not tell.
+#[must_use]
+pub fn unacknowledged(fd: RawFd) -> u32 {
+    // SAFETY: SIOCOUTQ writes one int.
+    let bytes = unsafe {
+        let request = rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new();
+        rustix::ioctl::ioctl(borrow(&fd), request)
+    };
+    bytes.ok().and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0)
+}
+
+/// Closes a descriptor whose owner was leaked by a runtime that died, and never runs again.
+pub fn close_leaked(fd: RawFd) {
+    // SAFETY: the owner is never dropped, so nobody else closes or uses this descriptor.
+    unsafe { rustix::io::close(fd) }
+}
+
 /// What a connection holds, without waiting.
 #[must_use]
 pub fn peek(fd: RawFd) -> Pending {
@@ -104,12 +130,23 @@ pub fn reset_on_close(fd: RawFd) -> io::Result<()> {
     socket2::SockRef::from(&borrow(&fd)).set_linger(Some(std::time::Duration::ZERO))
 }
 
+/// Whether something failed for want of descriptors or memory, which others may give back.
+#[must_use]
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
+}
+
 fn borrow<'fd>(fd: &'fd RawFd) -> BorrowedFd<'fd> {
     // SAFETY: the callers own, or hold a guard of the value that owns, the open descriptor for
     // the whole call; a deadline's slot is released before its stream is dropped.
     unsafe { BorrowedFd::borrow_raw(*fd) }
 }
 
+/// Asks a socket for the bytes in its send queue.
+const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A classic BPF program over the TCP header: drops a segment with SYN and without ACK, lets all

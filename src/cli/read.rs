@@ -1,12 +1,49 @@
 //! Reads the values of flags from their text; each refusal says what would be right.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::config::{BackendConfig, Faults, WEIGHT_MAX};
+
+/// Values that one flag or variable names, separated by white space.
+#[derive(Clone, Debug)]
+pub(super) struct List<T>(Vec<T>);
+
+impl<T> List<T> {
+    /// The values of all lists, in order.
+    pub(super) fn join(lists: Vec<List<T>>) -> Vec<T> {
+        lists.into_iter().flat_map(|list| list.0).collect()
+    }
+}
+
+/// A reader of lists of what `read` reads.
+pub(super) fn list<T, R>(read: R) -> impl Fn(&str) -> Result<List<T>, String> + Clone + Send + Sync
+where
+    R: Fn(&str) -> Result<T, String> + Clone + Send + Sync,
+{
+    move |text| text.split_whitespace().map(&read).collect::<Result<_, _>>().map(List)
+}
+
+/// A reader of numbers within limits.
+pub(super) fn number(
+    min: u32,
+    max: u32,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+        number.ok_or_else(|| format!("it is not a number from {min} to {max}"))
+    }
+}
+
+/// Reads an address to listen on.
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_no| {
+        "it is no IP:PORT; write 127.0.0.1:8080, or 0.0.0.0:8080 for all, or [::1]:8080".to_owned()
+    })
+}
 
 /// The cores that a list like `0-3,6` names.
 pub(super) fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
@@ -17,7 +54,11 @@ pub(super) fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
     let mut cores = Vec::new();
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        for core in number(first)?..=number(last)? {
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(format!("{list:?} has a range that runs backwards"));
+        }
+        for core in first..=last {
             if cores.contains(&core) {
                 return Err(format!("{list:?} names core {core} twice"));
             }
@@ -36,6 +77,12 @@ pub(super) fn parse_backend(text: &str) -> Result<BackendConfig, String> {
     }
     let authority = url.strip_prefix("http://").ok_or("it does not begin with http://")?;
     let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if let Some((_, path)) = authority.split_once('/') {
+        return Err(format!("a backend has no path; leave /{path} out"));
+    }
+    if authority.contains('@') {
+        return Err("a backend has no user or password".to_owned());
+    }
     let (host, port) = authority.rsplit_once(':').ok_or("the port is missing: http://HOST:PORT")?;
     let port = port.parse().ok().filter(|port| *port != 0).ok_or("the port is not 1 to 65535")?;
     let host = match host.strip_prefix('[') {
@@ -94,7 +141,7 @@ pub(super) fn duration(
     move |text| {
         let (min, max) = (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
         let duration = humantime::parse_duration(text)
-            .map_err(|error| format!("{error}; durations are written as 250ms, 5s, 1m"))?;
+            .map_err(|_no| "it is no duration like 250ms, 5s or 1m".to_owned())?;
         if (min..=max).contains(&duration) {
             return Ok(duration);
         }

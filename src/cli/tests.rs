@@ -1,6 +1,9 @@
 //! Flags and what they are refused for.
 
+use super::build::Machine;
+use super::read::parse_backend;
 use super::*;
+use crate::config::Config;
 
 fn config_of(flags: &str) -> Result<Config, String> {
     let flags = format!("corelane --listen 127.0.0.1:0 --backend http://a:1 {flags}");
@@ -25,17 +28,19 @@ fn workers_run_on_the_allowed_cores() {
     check_refused("--cores 2", "core 2 is not among");
     check_refused("--cores 0,0", "twice");
     check_refused("--cores 1-", "no list");
-    check_refused("--cores 3-1", "names no core");
+    check_refused("--cores 3-1", "runs backwards");
 }
 
 #[test]
 fn impossible_combinations_are_refused() {
-    check_refused("--health-timeout 3s", "--health-timeout is longer");
+    assert_eq!(config_of("--health-interval 500ms").unwrap().health.timeout.as_millis(), 500);
+    check_refused("--listen 0.0.0.0:80 --listen 127.0.0.1:80", "on all addresses");
     check_refused("--health-path health", "is no path");
     check_refused("--backend http://a:1", "given twice");
     check_refused("--headers-max 257", "257");
     check_refused("--health-interval 0s", "it is not 10ms to 1h");
-    check_refused("--health-interval 5", "durations are written as");
+    check_refused("--health-interval 5", "it is no duration");
+    check_refused("--health-timeout 9s", "--health-timeout 9s is longer");
 }
 
 #[test]

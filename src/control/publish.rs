@@ -80,13 +80,17 @@ impl Publisher {
         let address = verdict.address.map(Address::Tcp);
         let turns = verdict.healthy != endpoint.healthy;
         let moves = address != endpoint.address;
+        if moves && endpoint.address.is_some() {
+            // Connections to the old address are not to be used for the new one.
+            endpoint.slot.generation = endpoint.slot.generation.wrapping_add(1);
+        }
         endpoint.healthy = verdict.healthy;
         endpoint.address = address;
         let (id, why) = (&endpoint.id, &verdict.why);
         match (turns || is_first, verdict.healthy) {
-            (true, true) => tracing::info!(endpoint = id, why, "backend is up"),
-            (true, false) => tracing::warn!(endpoint = id, why, "backend is down"),
-            (false, _) => tracing::info!(endpoint = id, ?address, why, "backend moved"),
+            (true, true) => tracing::info!(backend = id, why, "backend is up"),
+            (true, false) => tracing::warn!(backend = id, why, "backend is down"),
+            (false, _) => tracing::info!(backend = id, ?address, why, "backend moved"),
         }
         turns || moves
     }

@@ -1,3 +1,5 @@
+//! The control thread against backends that pass, fail and hang.
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::{NonZeroU16, NonZeroU32};

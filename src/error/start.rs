@@ -16,7 +16,7 @@ pub enum StartError {
     Driver(String),
     /// A worker could not be pinned to its core.
     Pin(usize),
-    /// A file that the flags name could not be written.
+    /// The ready file could not be written.
     File(String, std::io::Error),
     /// A thread, a pipe or another resource of the process could not be had.
     Resource(&'static str, std::io::Error),
@@ -39,9 +39,18 @@ impl fmt::Display for StartError {
             StartError::Usage(reason) => write!(f, "{reason}; see corelane --help"),
             StartError::AddressInUse(addr) => write!(
                 f,
-                "{addr} is in use by another process: stop it, choose another --listen, \
-                 or share the port with --reuse-port-with-others"
+                "{addr} is in use by another process: find it with ss -ltnp and stop it, or \
+                 choose another --listen"
             ),
+            StartError::Listen(addr, error)
+                if error.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                write!(
+                    f,
+                    "cannot listen on {addr}: {error}; ports below 1024 need root or \
+                     CAP_NET_BIND_SERVICE"
+                )
+            }
             StartError::Listen(addr, error) => {
                 write!(
                     f,
@@ -54,7 +63,7 @@ impl fmt::Display for StartError {
                 "cannot pin a worker to core {core}: choose --cores among the allowed ones (taskset -p $$)"
             ),
             StartError::File(path, error) => {
-                write!(f, "cannot write {path}: {error}; check the directory and its rights")
+                write!(f, "--ready-file {path}: {error}; check the directory and its rights")
             }
             StartError::Resource(what, error) => {
                 write!(f, "cannot get {what}: {error}; check ulimit -n and ulimit -u")

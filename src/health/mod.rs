@@ -136,7 +136,7 @@ impl Watch {
             Err(error) => (error.to_string(), error.is_local()),
         };
         if hindered && !self.hindered {
-            tracing::warn!(endpoint = self.id, why, "health unknown, left as it was");
+            tracing::warn!(backend = self.id, why, "health unknown, left as it was");
         }
         self.hindered = hindered;
         if !hindered {

@@ -1,3 +1,5 @@
+//! Watches against backends that come, go and move.
+
 use std::net::TcpListener;
 use std::num::{NonZeroU16, NonZeroU32};
 

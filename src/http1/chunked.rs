@@ -6,7 +6,6 @@
 //! corelane might take for something else is never kept.
 
 use crate::error::Cause;
-use crate::http1::framing::Taken;
 use crate::http1::is_token_byte;
 
 /// What of a chunked body is kept.
@@ -16,6 +15,15 @@ pub enum Output {
     Chunks,
     /// The data alone, for a receiver that knows no chunks.
     Data,
+}
+
+/// What of some bytes belongs to a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// How many bytes at the front are to be forwarded.
+    pub kept: usize,
+    /// How many bytes were read; those behind belong to the next message.
+    pub used: usize,
 }
 
 /// Which part of a chunked body breaks the grammar or a limit.
@@ -254,15 +262,19 @@ const EXTENSION_BYTES_MAX: usize = 1024;
 const TRAILER_BYTES_MAX: usize = 8192;
 /// Trailers that a reader which merges them into the head would take for the message's framing,
 /// routing or connection (RFC 9110 §6.5.1).
-const FORBIDDEN_TRAILERS: [&[u8]; 8] = [
+const FORBIDDEN_TRAILERS: [&[u8]; 12] = [
     b"connection",
     b"content-length",
+    b"forwarded",
     b"host",
     b"keep-alive",
     b"te",
     b"trailer",
     b"transfer-encoding",
     b"upgrade",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
 ];
 /// The length of the longest forbidden trailer's name.
 const NAME_BYTES: usize = 17;

@@ -20,6 +20,8 @@ pub struct Provenance {
     mode: ForwardedHeaders,
     /// Whether what the client itself sent under these headers is kept.
     keeps: bool,
+    /// Whether what the client sent as `Forwarded` is replaced all the same.
+    replaces_forwarded: bool,
     /// A whole `X-Forwarded-For` line.
     forwarded_for: Vec<u8>,
     /// The `for` part of `Forwarded`, if that is added (RFC 7239 §5.2).
@@ -43,6 +45,7 @@ impl Provenance {
             mode,
             keeps: mode == ForwardedHeaders::Off
                 || (mode == ForwardedHeaders::Append && is_trusted),
+            replaces_forwarded: config.forwarded && !is_trusted,
             forwarded_for: format!("X-Forwarded-For: {client}\r\n").into_bytes(),
             forwarded: config.forwarded.then(|| node.into_bytes()),
             local,
@@ -75,7 +78,8 @@ pub fn request(head: &RequestHead<'_, '_>, additions: &Additions<'_>, out: &mut 
         }
         match Known::of(header.name) {
             Some(Known::Host) => continue,
-            Some(Known::Forwarded | Known::XForwardedFor) if !keeps => continue,
+            Some(Known::Forwarded) if !keeps || provenance.replaces_forwarded => continue,
+            Some(Known::XForwardedFor) if !keeps => continue,
             Some(Known::XForwardedHost | Known::XForwardedProto) if !keeps => continue,
             Some(Known::XForwardedHost) => has_host = true,
             Some(Known::XForwardedProto) => has_proto = true,

@@ -3,7 +3,7 @@
 //! RFC 9112 §6. Nothing here guesses: what could be read two ways is an error of the caller's
 //! choosing, and a body that is cut short is told from a complete one.
 
-use crate::http1::chunked::{Chunked, Fault, Output};
+use crate::http1::chunked::{Chunked, Fault, Output, Taken};
 
 /// How a message's body is delimited (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +27,6 @@ pub enum Body {
     Chunked(Chunked),
     /// All bytes belong to it until the connection ends.
     UntilClose,
-}
-
-/// What of some bytes belongs to a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// How many bytes at the front are to be forwarded.
-    pub kept: usize,
-    /// How many bytes were read; those behind belong to the next message.
-    pub used: usize,
 }
 
 impl Body {

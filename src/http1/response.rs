@@ -191,6 +191,8 @@ pub fn opens_tunnel(status: u16, to: AnswerTo) -> bool {
 
 /// The statuses that a backend may answer with (RFC 9110 §15).
 const STATUSES: std::ops::RangeInclusive<u16> = 100..=599;
+/// Continue: the client may send its body.
+pub const CONTINUE: u16 = 100;
 /// Switching Protocols: the connection becomes a tunnel.
 pub const SWITCHING_PROTOCOLS: u16 = 101;
 const OK: u16 = 200;

@@ -8,7 +8,7 @@ use monoio::net::TcpStream;
 use crate::error::Cause;
 use crate::upstream::endpoint::Address;
 use crate::worker::deadline::{Deadlines, Role};
-use crate::worker::stream::{self, Stream};
+use crate::worker::stream::Stream;
 
 /// Connects to `address`.
 ///
@@ -30,9 +30,9 @@ pub async fn connect(
         let is_late = error.kind() == std::io::ErrorKind::TimedOut;
         if is_late { Cause::ConnectTimeout } else { Cause::ConnectFailed }
     })?;
-    let local = stream::prepare(&socket).and_then(|()| socket.local_addr());
+    socket.set_nodelay(true).map_err(|_gone| Cause::ConnectFailed)?;
     // Without a listener there, a local port can be connected to itself.
-    if !local.is_ok_and(|local| local != addr) {
+    if addr.ip().is_loopback() && socket.local_addr().is_ok_and(|local| local == addr) {
         return Err(Cause::ConnectFailed);
     }
     Ok(Stream::tcp(socket, Role::Backend, deadlines))

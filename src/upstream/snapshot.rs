@@ -8,8 +8,8 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 
 use crate::config::Policy;
-use crate::upstream::balance::round_robin::Schedule;
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::balance::Balance;
+use crate::upstream::endpoint::{Endpoint, Slot};
 
 /// The one pointer to the snapshot in force.
 pub type Published = Arc<ArcSwap<Snapshot>>;
@@ -65,20 +65,11 @@ pub struct Pool {
     pub balance: Balance,
 }
 
-/// A policy with what it precomputes from the eligible endpoints.
-#[derive(Debug)]
-pub enum Balance {
-    /// In turn, in proportion to the weights.
-    RoundRobin(Schedule),
-}
-
 impl Pool {
     /// A pool of these endpoints, with the policy's tables.
     #[must_use]
     pub fn new(name: &str, endpoints: Vec<Endpoint>, policy: Policy) -> Pool {
-        let balance = match policy {
-            Policy::RoundRobin => Balance::RoundRobin(Schedule::new(&weights_of(&endpoints))),
-        };
+        let balance = Balance::new(policy, &endpoints);
         Pool { name: name.to_owned(), endpoints, balance }
     }
 }
@@ -96,19 +87,17 @@ impl Snapshot {
         Arc::new(ArcSwap::from_pointee(self))
     }
 
+    /// The endpoint of a pool in this slot.
+    #[must_use]
+    pub fn endpoint(&self, pool: PoolId, slot: Slot) -> Option<&Endpoint> {
+        self.pool(pool)?.endpoints.iter().find(|endpoint| endpoint.slot == slot)
+    }
+
     /// The pool of this id.
     #[must_use]
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
         self.pools.get(id.0)
     }
-}
-
-/// The weight of each endpoint, 0 for one that may take no request.
-fn weights_of(endpoints: &[Endpoint]) -> Vec<u16> {
-    endpoints
-        .iter()
-        .map(|endpoint| if endpoint.is_eligible() { endpoint.weight } else { 0 })
-        .collect()
 }
 
 /// The pool that flags fill.

@@ -38,6 +38,12 @@ impl Buffer {
         &mut self.bytes[self.start..]
     }
 
+    /// Whether there is no room behind the unread bytes.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() == self.bytes.capacity()
+    }
+
     /// Whether all bytes were used.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -244,20 +250,28 @@ impl<'w> LargeBuffer<'w> {
         LargeBuffer { buffers, small: None }
     }
 
-    /// The buffer to read into: exchanged when it is empty and much is still to come.
-    pub fn replace<'b>(&mut self, buffer: &'b mut Buffer, bytes_left: u64) -> &'b mut Buffer {
-        if self.small.is_none() && buffer.is_empty() && bytes_left > LARGE_BODY_BYTES {
+    /// The buffer to read into: exchanged when it is empty and much is still to come, which is
+    /// known, or to be expected after a read that filled it.
+    pub fn replace<'b>(
+        &mut self,
+        buffer: &'b mut Buffer,
+        bytes_left: u64,
+        was_filled: bool,
+    ) -> &'b mut Buffer {
+        let is_worth_it = bytes_left > LARGE_BODY_BYTES || was_filled;
+        if self.small.is_none() && buffer.is_empty() && is_worth_it {
             let large = self.buffers.take_body();
             self.small = Some(std::mem::replace(buffer, large));
         }
         buffer
     }
 
-    /// Puts the small buffer back once the large one is empty.
+    /// Puts the small buffer back, with what is left in the large one if that fits.
     pub fn restore(self, buffer: &mut Buffer) {
-        if let Some(small) = self.small
-            && buffer.is_empty()
-        {
+        let Some(mut small) = self.small else { return };
+        if buffer.unread().len() <= small.bytes.capacity() {
+            small.clear();
+            small.bytes.extend_from_slice(buffer.unread());
             self.buffers.give_body(std::mem::replace(buffer, small));
         }
     }
@@ -270,12 +284,13 @@ pub const BACKEND_BYTES: usize = 16 * 1024;
 /// The size of a buffer for a long body, either way.
 pub const BODY_BYTES: usize = 256 * 1024;
 /// The largest buffer for outgoing heads that is stored.
-const SCRATCH_OUT_BYTES_MAX: usize = 64 * 1024;
+const SCRATCH_OUT_BYTES_MAX: usize = 32 * 1024;
 /// From how many bytes still to come a body is moved through a large buffer.
 const LARGE_BODY_BYTES: u64 = 64 * 1024;
-/// How many buffers of a kind a worker stores: up to 8 MiB and 24 MiB of the small kinds,
-const STORED_MAX: usize = 1024;
-/// and 4 MiB of the large one.
+/// How many small buffers of a kind a worker stores: 2 MiB for clients' heads, and 6 MiB for
+/// exchanges, or more where long heads made outgoing buffers grow,
+const STORED_MAX: usize = 256;
+/// and large ones: 4 MiB.
 const STORED_BODIES_MAX: usize = 16;
 
 #[cfg(test)]

@@ -7,9 +7,19 @@ use std::time::{Duration, Instant};
 
 use crate::error::Cause;
 
+/// Whom a cause concerns.
+#[derive(Clone, Copy)]
+pub struct Who<'a> {
+    /// The client, or what else stands for it.
+    pub client: &'a dyn Display,
+    /// The id of the backend.
+    pub backend: Option<&'a str>,
+}
+
 /// How often each cause came since it was last logged, and when that was.
 #[derive(Debug)]
 pub struct CauseLog {
+    worker: usize,
     start: Instant,
     rows: [Cell<Row>; Cause::ALL.len()],
 }
@@ -22,14 +32,18 @@ struct Row {
 }
 
 impl CauseLog {
-    /// An empty log.
+    /// An empty log of a worker.
     #[must_use]
-    pub fn new(start: Instant) -> CauseLog {
-        CauseLog { start, rows: [const { Cell::new(Row { logged: None, unlogged: 0 }) }; _] }
+    pub fn new(worker: usize, start: Instant) -> CauseLog {
+        CauseLog {
+            worker,
+            start,
+            rows: [const { Cell::new(Row { logged: None, unlogged: 0 }) }; _],
+        }
     }
 
     /// Logs one more, or keeps it for the next line of its cause.
-    pub fn note(&self, cause: Cause, peer: &impl Display) {
+    pub fn note(&self, cause: Cause, who: Who<'_>) {
         let elapsed = self.start.elapsed();
         let Some(cell) = self.rows.get(cause as usize) else { return };
         let row = cell.get();
@@ -38,7 +52,13 @@ impl CauseLog {
             return;
         }
         cell.set(Row { logged: Some(elapsed), unlogged: 0 });
-        log(cause, row.unlogged + 1, Some(peer));
+        self.log(cause, row.unlogged + 1, Some(who));
+    }
+
+    /// Whether something was kept back.
+    #[must_use]
+    pub fn has_unlogged(&self) -> bool {
+        self.rows.iter().any(|cell| cell.get().unlogged > 0)
     }
 
     /// Logs what was kept for longer than a second.
@@ -49,22 +69,25 @@ impl CauseLog {
             if row.unlogged > 0 && row.logged.is_none_or(|logged| elapsed >= logged + LOG_INTERVAL)
             {
                 cell.set(Row { logged: Some(elapsed), unlogged: 0 });
-                log(cause, row.unlogged, None::<&&str>);
+                self.log(cause, row.unlogged, None);
             }
         }
     }
-}
 
-/// One line; the peer is the last one's of `count`.
-fn log(cause: Cause, count: u64, peer: Option<&impl Display>) {
-    let (name, status) = (cause.name(), cause.verdict().status.unwrap_or(0));
-    let peer = peer.map(tracing::field::display);
-    if cause == Cause::Internal {
-        tracing::error!(cause = name, count, peer, "{cause}");
-    } else if cause.is_backends() {
-        tracing::warn!(cause = name, status, count, peer, "{cause}");
-    } else {
-        tracing::info!(cause = name, status, count, peer, "{cause}");
+    /// One line; `who` is the last one's of `count`.
+    fn log(&self, cause: Cause, count: u64, who: Option<Who<'_>>) {
+        let (name, status, worker) = (cause.name(), cause.verdict().status, self.worker);
+        let client = who.as_ref().map(|who| tracing::field::display(who.client));
+        let backend = who.as_ref().and_then(|who| who.backend);
+        if cause == Cause::ClientIdleTimeout {
+            tracing::debug!(cause = name, count, worker, client, "{cause}");
+        } else if cause == Cause::Internal {
+            tracing::error!(cause = name, count, worker, client, "{cause}");
+        } else if cause.is_backends() {
+            tracing::warn!(cause = name, status, count, worker, client, backend, "{cause}");
+        } else {
+            tracing::info!(cause = name, status, count, worker, client, "{cause}");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::error::Cause;
 use crate::http1::Version;
 use crate::http1::forward::ClientSide;
+use crate::sys::Pending;
 use crate::worker::answer;
 use crate::worker::buffer::{Buffer, Sink};
 use crate::worker::deadline::Wait;
@@ -31,7 +32,7 @@ pub async fn serve(
     let mut is_first = true;
     let end = loop {
         if !admission.is_within_limit {
-            break refuse(worker, &mut client, &peer, Cause::ClientConns).await;
+            break refuse(worker, &mut client, &peer, &buffer, Cause::ClientConns).await;
         }
         let request = match receive(worker, &mut client, &peer, &mut buffer, is_first).await {
             Ok(request) => request,
@@ -52,8 +53,9 @@ pub async fn serve(
     };
     match end {
         End::Close => client.close(),
+        End::Done if buffer.is_empty() && client.pending() == Pending::Nothing => client.close(),
         End::Reset => client.reset(),
-        End::Linger => {
+        End::Done | End::Linger => {
             linger(&mut client, &mut buffer).await;
             client.close();
         }
@@ -71,11 +73,12 @@ async fn receive(
 ) -> Result<Request, End> {
     let limits = &worker.config.client;
     let mut is_new_line = !buffer.is_empty();
-    let mut is_timed = false;
+    let (mut is_idle, mut is_timed) = (false, false);
     loop {
+        skip_empty_lines(buffer);
         // A head ends with a line: bytes without a line's end need no second look.
         let is_full = buffer.unread().len() >= worker.config.head.bytes_max;
-        if is_new_line || is_full {
+        if !buffer.is_empty() && (is_new_line || is_full) {
             match request::read(worker, peer, buffer) {
                 Ok(Some(request)) => {
                     client.deadline.disarm(Wait::Read);
@@ -83,19 +86,22 @@ async fn receive(
                     return Ok(request);
                 }
                 Ok(None) => {}
-                Err(cause) => return Err(refuse(worker, client, peer, cause).await),
+                Err(cause) => return Err(refuse(worker, client, peer, buffer, cause).await),
             }
         }
-        let is_idle = buffer.is_empty();
-        if is_idle {
-            if worker.is_draining() && !is_first {
+        if buffer.is_empty() {
+            let is_draining = worker.is_draining();
+            if is_draining && !is_first && client.pending() == Pending::Nothing {
                 return Err(End::Linger);
             }
-            client.deadline.set_idle(true);
-            let timeout = if is_first { limits.header_timeout } else { limits.idle_timeout };
-            client.deadline.arm(Wait::Read, timeout);
-        } else if !is_timed {
-            is_timed = true;
+            if !std::mem::replace(&mut is_idle, true) {
+                let timeout = if is_first { limits.header_timeout } else { limits.idle_timeout };
+                let timeout = if is_draining { timeout.min(DRAINING_IDLE) } else { timeout };
+                client.deadline.set_idle(true);
+                client.deadline.arm(Wait::Read, timeout);
+            }
+        } else if !std::mem::replace(&mut is_timed, true) {
+            is_idle = false;
             client.deadline.set_idle(false);
             client.deadline.arm(Wait::Read, limits.header_timeout);
         }
@@ -110,7 +116,7 @@ async fn receive(
             return Err(End::Linger);
         }
         if client.deadline.expired(Wait::Read) {
-            return Err(refuse(worker, client, peer, Cause::ClientHeadTimeout).await);
+            return Err(refuse(worker, client, peer, buffer, Cause::ClientHeadTimeout).await);
         }
         if is_closing && matches!(read, Ok(0)) {
             // The head began while the idle connection was being closed; its rest may come.
@@ -127,13 +133,27 @@ async fn receive(
     }
 }
 
-/// Answers a request that is not forwarded, and ends its connection.
-async fn refuse(worker: &Worker, client: &mut Stream, peer: &Peer, cause: Cause) -> End {
+/// Drops empty lines before a request, which some clients send after a body (RFC 9112 §2.2).
+fn skip_empty_lines(buffer: &mut Buffer) {
+    while buffer.unread().starts_with(b"\r\n") {
+        buffer.consume(b"\r\n".len());
+    }
+}
+
+/// Answers a request that is not forwarded, and ends its connection; `buffer` begins with it.
+async fn refuse(
+    worker: &Worker,
+    client: &mut Stream,
+    peer: &Peer,
+    buffer: &Buffer,
+    cause: Cause,
+) -> End {
     worker.note(cause, &peer.addr);
     let closing = ClientSide { version: Version::Http11, keep_alive: false };
+    let is_head = buffer.unread().starts_with(b"HEAD ");
     let sink = Sink::new(&mut client.sender, &client.deadline, worker.config.client.body_timeout);
     let mut scratch = worker.buffers.take_scratch();
-    let is_sent = answer::send(cause, closing, false, sink, &mut scratch.out).await;
+    let is_sent = answer::send(cause, closing, is_head, sink, &mut scratch.out).await;
     worker.buffers.give_scratch(scratch);
     if is_sent { End::Linger } else { End::Close }
 }
@@ -157,5 +177,7 @@ async fn linger(client: &mut Stream, buffer: &mut Buffer) {
     }
 }
 
+/// How long a client that connects while the worker drains may take to send something.
+const DRAINING_IDLE: Duration = Duration::from_secs(1);
 /// How long an idle client that is closed has to see the end, and to stop sending.
 const CLOSING_PAUSE: Duration = Duration::from_millis(500);

@@ -56,6 +56,9 @@ struct Slot {
     write_expired: bool,
     read_at: u64,
     write_at: u64,
+    /// Half of what a write may take without progress, and what was unacknowledged then.
+    write_half: u64,
+    write_queue: Option<u32>,
     /// Since when a client waits for a backend, and for which.
     waiting_since: u64,
     waiting_for: (usize, u32),
@@ -100,6 +103,8 @@ impl Deadlines {
             write_expired: false,
             read_at: 0,
             write_at: 0,
+            write_half: 0,
+            write_queue: None,
             waiting_since: 0,
             waiting_for: (0, 0),
         };
@@ -122,11 +127,14 @@ impl Deadlines {
     /// Shuts down what is overdue at `now`, and the backends of clients that left.
     pub fn sweep(&self, now: Instant, half_close_counts: bool) {
         let now = self.millis(now);
+        let watch_after = u64::try_from(WATCH_AFTER.as_millis()).unwrap_or(u64::MAX);
         let (mut waiting, mut fds) = (Vec::new(), Vec::new());
         let mut slots = self.slots.borrow_mut();
         for (index, slot) in slots.iter_mut().enumerate().filter(|(_, slot)| slot.in_use) {
             slot.expire(now);
-            if slot.waiting_since != 0 && now.saturating_sub(slot.waiting_since) > WATCH_AFTER_MS {
+            // Ended reads look like a half-close of the client's.
+            let is_watched = slot.waiting_since != 0 && !slot.closing;
+            if is_watched && now.saturating_sub(slot.waiting_since) > watch_after {
                 waiting.push(index);
                 fds.push(slot.fd);
             }
@@ -160,7 +168,15 @@ impl Deadlines {
     /// Ends everything: the worker stops.
     pub fn abort_all(&self) {
         for slot in self.slots.borrow().iter().filter(|slot| slot.in_use) {
-            shutdown(slot.fd, Side::Both);
+            slot.cut();
+        }
+    }
+
+    /// Closes what is still open after the worker's runtime died, whose tasks are never dropped.
+    pub fn close_leaked(&self) {
+        for slot in self.slots.borrow_mut().iter_mut().filter(|slot| slot.in_use) {
+            slot.in_use = false;
+            sys::close_leaked(slot.fd);
         }
     }
 
@@ -194,8 +210,26 @@ impl Slot {
             shutdown(self.fd, side);
         }
         if self.write_at != 0 && self.write_at <= now {
+            // A peer that reads slowly has made progress when its kernel took something, though
+            // ours will not take more before much of the queue is empty.
+            let queue = sys::unacknowledged(self.fd);
+            if self.write_queue.is_none_or(|before| queue < before) {
+                self.write_queue = Some(queue);
+                self.write_at = now + self.write_half;
+                return;
+            }
             self.write_at = 0;
             self.write_expired = true;
+            self.cut();
+        }
+    }
+
+    /// Ends the connection; a client that is owed bytes sees a reset, so that it cannot take what
+    /// it got for complete.
+    fn cut(&self) {
+        if self.role == Role::Client && !self.idle {
+            sys::reset(self.fd);
+        } else {
             shutdown(self.fd, Side::Both);
         }
     }
@@ -210,10 +244,15 @@ impl Deadline {
 
     /// From now on the peer has `timeout` to make the wait end.
     pub fn arm(&self, wait: Wait, timeout: Duration) {
-        let at = self.table.millis(Instant::now() + timeout);
+        let now = self.table.millis(Instant::now());
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX / 2).max(1);
         self.with(|slot| match wait {
-            Wait::Read => slot.read_at = at,
-            Wait::Write => slot.write_at = at,
+            Wait::Read => slot.read_at = now + millis,
+            Wait::Write => {
+                slot.write_half = millis.div_ceil(2);
+                slot.write_at = now + slot.write_half;
+                slot.write_queue = None;
+            }
         });
     }
 
@@ -275,6 +314,10 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
+        // A runtime that unwinds closes nothing: the peer would wait for ever.
+        if std::thread::panicking() {
+            self.with(|slot| slot.cut());
+        }
         self.with(|slot| slot.in_use = false);
         self.table.free.borrow_mut().push(self.index);
         self.table.used.set(self.table.used.get() - 1);
@@ -282,7 +325,7 @@ impl Drop for Deadline {
 }
 
 /// How long a client waits for a backend before the sweep looks whether it is still there.
-const WATCH_AFTER_MS: u64 = 200;
+const WATCH_AFTER: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {

@@ -10,12 +10,13 @@ use crate::config::HEADERS_LIMIT;
 use crate::error::Cause;
 use crate::http1::chunked::Output;
 use crate::http1::framing::{Body, Framing};
-use crate::http1::response::{self, SWITCHING_PROTOCOLS};
+use crate::http1::response::{self, CONTINUE, SWITCHING_PROTOCOLS};
 use crate::http1::{Version, forward};
+use crate::sys::{self, Side};
 use crate::worker::answer;
 use crate::worker::buffer::{self, Buffer, LargeBuffer, Scratch, Sink};
 use crate::worker::deadline::{Deadline, Wait};
-use crate::worker::progress::{End, Facts, Failure, Progress};
+use crate::worker::progress::{End, Facts, Failure, LINGER_TIME, Progress};
 use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender};
 use crate::worker::upload::{Uplink, UplinkState};
@@ -43,25 +44,19 @@ pub enum Lost {
 
 /// The response's way to the client.
 pub struct Downlink<'a> {
-    /// The worker of both connections.
-    pub worker: &'a Worker,
-    /// What the response's way depends on.
-    pub facts: Facts,
-    /// What the other direction sees of this one.
-    pub uplink: &'a Uplink,
-    /// The client's deadlines.
-    pub client: &'a Deadline,
-    /// Where it goes.
-    pub sender: &'a mut Sender,
-    /// The backend's deadlines.
-    pub backend: &'a Deadline,
-    /// Where the response comes from.
-    pub receiver: &'a mut Receiver,
+    worker: &'a Worker,
+    facts: Facts,
+    uplink: &'a Uplink,
+    client: &'a Deadline,
+    sender: &'a mut Sender,
+    backend: &'a Deadline,
+    receiver: &'a mut Receiver,
 }
 
 /// A response head that was read and written for the client.
 struct Head {
     is_interim: bool,
+    is_continue: bool,
     opens_tunnel: bool,
     framing: Framing,
     /// Whether the head goes out as it came in, from the backend's buffer, instead of from `out`.
@@ -71,7 +66,17 @@ struct Head {
     backend_is_kept: bool,
 }
 
-impl Downlink<'_> {
+impl<'a> Downlink<'a> {
+    /// The way from a backend to a client.
+    #[must_use]
+    pub fn new(
+        (worker, facts, uplink): (&'a Worker, Facts, &'a Uplink),
+        (client, sender): (&'a Deadline, &'a mut Sender),
+        (backend, receiver): (&'a Deadline, &'a mut Receiver),
+    ) -> Downlink<'a> {
+        Downlink { worker, facts, uplink, client, sender, backend, receiver }
+    }
+
     /// Moves the response to its end.
     ///
     /// # Errors
@@ -85,22 +90,22 @@ impl Downlink<'_> {
             End::Close
         };
         let from_backend = &mut scratch.from_backend;
+        let mut was_filled = false;
         while !body.is_complete() {
-            let buffer = large.replace(from_backend, body.bytes_left());
+            let buffer = large.replace(from_backend, body.bytes_left(), was_filled);
             match self.read(buffer).await {
-                Ok(0) if body.may_end() => break,
-                Ok(0) => {
-                    return Err(Lost::InBody(self.cause_of_end(Cause::ResponseTruncated), end));
-                }
+                Ok(0) if body.may_end() && !self.is_cut() => break,
+                Ok(0) => return Err(Lost::InBody(self.cause_of_end(), end)),
                 Ok(_) => {}
                 Err(cause) => return Err(Lost::InBody(cause, end)),
             }
+            was_filled = buffer.is_full();
             let taken = body
                 .take(buffer.unread_mut())
                 .map_err(|_fault| Lost::InBody(Cause::ResponseChunkInvalid, end))?;
             let sent = buffer.send(&mut self.client_sink(), taken.kept).await;
             if sent.is_err() {
-                return Err(Lost::InBody(self.cause_of_unsent(), End::Close));
+                return Err(Lost::InBody(self.cause_of_unsent(), end));
             }
             buffer.consume(taken.used);
         }
@@ -150,7 +155,11 @@ impl Downlink<'_> {
             if is_final {
                 return Ok((head, body));
             }
-            self.facts.expects_continue = false;
+            if head.is_continue {
+                self.facts.expects_continue = false;
+                self.uplink.continued(self.backend);
+                self.arm_client();
+            }
         }
     }
 
@@ -160,7 +169,10 @@ impl Downlink<'_> {
         loop {
             let has_bytes = !scratch.from_backend.is_empty();
             if has_bytes && let Some(head) = self.parse_head(scratch).map_err(started)? {
-                self.uplink.end_read(self.backend);
+                // Interim heads give the backend no more time for the final one.
+                if !head.is_interim {
+                    self.uplink.end_read(self.backend);
+                }
                 return Ok(head);
             }
             scratch.from_backend.make_room(limits.bytes_max);
@@ -196,12 +208,19 @@ impl Downlink<'_> {
         let opens_tunnel = is_switch || response::opens_tunnel(head.status, head.to);
         // A client that waits for a 100 and gets a final answer may or may not send its body:
         // what follows could be read two ways.
-        let is_sure_of_next =
-            self.uplink.state.get() == UplinkState::Sent || !self.facts.expects_continue;
+        let is_sure_of_next = match self.uplink.state.get() {
+            UplinkState::Sent => true,
+            UplinkState::Sending | UplinkState::Dropping => !self.facts.expects_continue,
+            UplinkState::Failed => false,
+        };
+        if opens_tunnel && self.uplink.state.get() != UplinkState::Sent {
+            return Err(Cause::ResponseInvalid);
+        }
         let keeps = head.is_interim()
             || opens_tunnel
             || (is_sure_of_next
                 && !self.worker.is_draining()
+                && !self.client.is_closing()
                 && forward::client_sees_end(head.framing, self.facts.version));
         let side = self.facts.client_side(keeps);
         let goes_as_is = forward::passes_as_is(&head, side);
@@ -211,6 +230,7 @@ impl Downlink<'_> {
         }
         Ok(Some(Head {
             is_interim: head.is_interim(),
+            is_continue: head.status == CONTINUE,
             opens_tunnel,
             framing: head.framing,
             goes_as_is,
@@ -223,20 +243,44 @@ impl Downlink<'_> {
     /// Reads some of the body; 0 says that the backend ended it.
     async fn read(&mut self, buffer: &mut Buffer) -> Result<usize, Cause> {
         self.uplink.begin_read(&self.worker.config, self.backend);
+        self.client.wait_for(self.backend);
         let read = buffer.fill(self.receiver).await;
+        self.client.wait_over();
         self.uplink.end_read(self.backend);
         if self.backend.expired(Wait::Read) {
             return Err(Cause::ResponseBodyTimeout);
         }
-        read.map_err(|_lost| self.cause_of_end(Cause::ResponseTruncated))
+        read.map_err(|_lost| self.cause_of_end())
     }
 
-    /// Answers for corelane while the client is still sending.
-    pub async fn refuse(&mut self, cause: Cause, out: &mut Vec<u8>) {
-        let (side, is_head) = (self.facts.client_side(false), self.facts.is_head());
-        if !answer::send(cause, side, is_head, self.client_sink(), out).await {
-            tracing::debug!(cause = cause.name(), "a client left before its answer");
+    /// Ends an exchange whose request body is still coming: answers for corelane where no head has
+    /// reached the client, and lets the rest of the body be read and dropped for a while.
+    pub async fn settle(
+        &mut self,
+        mut result: Result<Delivered, Lost>,
+        out: &mut Vec<u8>,
+    ) -> Result<Delivered, Lost> {
+        if let Err(Lost::BeforeHead(failure)) = &mut result {
+            failure.cause = self.uplink.fault.get().unwrap_or(failure.cause);
+            let (side, is_head) = (self.facts.client_side(false), self.facts.is_head());
+            if !answer::send(failure.cause, side, is_head, self.client_sink(), out).await {
+                tracing::debug!(cause = failure.cause.name(), "a client got no answer");
+            }
         }
+        if matches!(result, Err(Lost::InBody(_, End::Reset))) {
+            // An end would look like the answer's: the upload ends, and then a reset follows.
+            self.uplink.state.set(UplinkState::Failed);
+            sys::shutdown(self.backend.fd(), Side::Both);
+            sys::shutdown(self.client.fd(), Side::Read);
+        } else if self.uplink.state.get() != UplinkState::Failed {
+            self.uplink.state.set(UplinkState::Dropping);
+            self.client.arm(Wait::Read, LINGER_TIME);
+            sys::shutdown(self.backend.fd(), Side::Both);
+            if !matches!(result, Ok(Delivered { client_is_kept: true, .. })) {
+                sys::shutdown(self.client.fd(), Side::Write);
+            }
+        }
+        result
     }
 
     /// Whether the client asked for what a backend switches to, and it was let through.
@@ -248,6 +292,13 @@ impl Downlink<'_> {
             .is_some_and(|(asked, protocol)| asked.as_bytes().eq_ignore_ascii_case(protocol))
     }
 
+    /// The client has its time to send the body it was asked for.
+    fn arm_client(&self) {
+        if self.uplink.state.get() == UplinkState::Sending {
+            self.client.arm(Wait::Read, self.worker.config.client.body_timeout);
+        }
+    }
+
     fn client_sink(&mut self) -> Sink<'_> {
         Sink::new(self.sender, self.client, self.worker.config.client.body_timeout)
     }
@@ -256,14 +307,24 @@ impl Downlink<'_> {
         if self.facts.version == Version::Http10 { Output::Data } else { Output::Chunks }
     }
 
-    /// Why the backend's answer ended: by itself, or because the client's part failed.
-    fn cause_of_end(&self, cause: Cause) -> Cause {
-        self.uplink.fault.get().unwrap_or(cause)
+    /// Whether the backend's connection was ended by us: the end of an answer means nothing then.
+    fn is_cut(&self) -> bool {
+        self.client.is_gone()
+            || self.uplink.fault.get().is_some()
+            || self.uplink.state.get() == UplinkState::Failed
+            || self.backend.expired(Wait::Write)
+    }
+
+    /// Why the backend's answer ended early: by itself, or because the client's part failed.
+    fn cause_of_end(&self) -> Cause {
+        let fault = self.uplink.fault.get();
+        let left = self.client.is_gone().then_some(Cause::ClientLeft);
+        fault.or(left).unwrap_or(Cause::ResponseTruncated)
     }
 
     fn cause_of_unsent(&self) -> Cause {
         let is_late = self.client.expired(Wait::Write);
-        if is_late { Cause::ClientBodyTimeout } else { Cause::ClientLeft }
+        if is_late { Cause::ClientReadTimeout } else { Cause::ClientLeft }
     }
 }
 

@@ -29,42 +29,60 @@ pub async fn run(
     buffer: &mut Buffer,
     mut request: Request,
 ) -> After {
-    let mut tried: [Slot; RETRIES_MAX] = [NO_SLOT; RETRIES_MAX];
-    let mut attempts = 0;
-    let mut cause = Cause::NoEndpoint;
-    let after = loop {
-        if let Some(refusal) = request.refusal {
-            break answer(worker, client, peer, &mut request, refusal).await;
+    let after = match request.refusal {
+        Some(cause) => {
+            worker.note(cause, &peer.addr);
+            answer(worker, client, &mut request, cause).await
         }
-        let picked = worker
-            .pick(&request.snapshot, request.pool, &tried[..attempts])
-            // A lost connection says little about its endpoint: rather that one than none.
-            .or_else(|| {
-                let is_worth_it = cause == Cause::BackendLost;
-                is_worth_it.then(|| worker.pick(&request.snapshot, request.pool, &[])).flatten()
-            });
-        let Some((slot, address)) = picked else {
-            break answer(worker, client, peer, &mut request, cause).await;
-        };
-        let in_flight = InFlight::new(worker, slot);
-        let outcome = attempt(worker, client, peer, buffer, (slot, address), &mut request).await;
-        drop(in_flight);
-        let failure = match outcome {
-            Ok(after) => break after,
-            Err(failure) => failure,
-        };
-        cause = failure.cause;
-        if attempts == RETRIES_MAX || !may_retry(failure, request.is_idempotent) {
-            break answer(worker, client, peer, &mut request, cause).await;
-        }
-        worker.lane().add(Counter::Retries);
-        tracing::debug!(cause = cause.name(), client = %peer.addr, "another endpoint is tried");
-        tried[attempts] = slot;
-        attempts += 1;
-        request.scratch.from_backend.clear();
+        None => try_endpoints(worker, client, peer, buffer, &mut request).await,
     };
     worker.buffers.give_scratch(request.scratch);
     after
+}
+
+async fn try_endpoints(
+    worker: &Rc<Worker>,
+    client: &mut Stream,
+    peer: &Peer,
+    buffer: &mut Buffer,
+    request: &mut Request,
+) -> After {
+    let snapshot = request.snapshot.clone();
+    let mut tried: [Slot; RETRIES_MAX] = [NO_SLOT; RETRIES_MAX];
+    let mut retries = 0;
+    let Some(mut picked) = worker.pick(&snapshot, request.pool, &[]) else {
+        worker.note(Cause::NoEndpoint, &peer.addr);
+        return answer(worker, client, request, Cause::NoEndpoint).await;
+    };
+    loop {
+        let (slot, _) = picked;
+        let in_flight = InFlight::new(worker, slot);
+        let outcome = attempt(worker, client, peer, buffer, picked, request, retries > 0).await;
+        drop(in_flight);
+        let failure = match outcome {
+            Ok(after) => return after,
+            Err(failure) => failure,
+        };
+        let endpoint = snapshot.endpoint(request.pool, slot);
+        let next = may_retry(failure, request.is_idempotent, retries)
+            .then(|| {
+                tried[retries] = slot;
+                let others = worker.pick(&snapshot, request.pool, &tried[..=retries]);
+                // A lost connection says little about its endpoint: rather that one than none.
+                let is_worth_it = failure.cause == Cause::BackendLost;
+                others.or_else(|| is_worth_it.then_some(picked))
+            })
+            .flatten();
+        let Some(next) = next else {
+            worker.note_backend(failure.cause, &peer.addr, endpoint);
+            return answer(worker, client, request, failure.cause).await;
+        };
+        worker.log_backend(failure.cause, &peer.addr, endpoint);
+        worker.lane().add(Counter::Retries);
+        retries += 1;
+        picked = next;
+        request.scratch.from_backend.clear();
+    }
 }
 
 /// Sends the request to one endpoint and relays its answer.
@@ -75,46 +93,52 @@ async fn attempt(
     buffer: &mut Buffer,
     (slot, address): (Slot, Address),
     request: &mut Request,
+    is_retry: bool,
 ) -> Result<After, Failure> {
     let untouched = |cause| Failure { cause, progress: Progress::Untouched };
-    let mut backend = match checkout(worker, slot) {
+    // What made one pooled connection fail may have met the others too.
+    let pooled = if is_retry { None } else { checkout(worker, slot, request.is_idempotent) };
+    let mut backend = match pooled {
         Some(stream) => stream,
         None => {
             let timeout = worker.config.backend.connect_timeout;
             let connected = connect::connect(address, timeout, &worker.deadlines).await;
+            let stream = connected.map_err(untouched)?;
             worker.lane().add(Counter::Connects);
-            connected.map_err(untouched)?
+            stream
         }
     };
     let timeout = worker.config.backend.body_timeout;
     let mut sink = Sink::new(&mut backend.sender, &backend.deadline, timeout);
     let result = buffer::send_all(&mut request.scratch.out, &mut sink).await;
-    let sent = sink.sent;
-    if result.is_err() && sent == 0 {
+    if result.is_err() && sink.sent == 0 {
         return Err(untouched(Cause::BackendLost));
     }
-    // A write that failed half-way may still have an answer: a refusal, then a close.
     client.deadline.wait_for(&backend.deadline);
+    // A write that failed half-way may still have an answer: a refusal, then a close.
     let relayed = if request.body.is_complete() || result.is_err() {
-        relay::answer_only(worker, client, &mut backend, request).await
+        relay::answer_only(worker, client, &mut backend, request, result.is_ok()).await
     } else {
         relay::both_ways(worker, client, peer, &mut backend, buffer, request).await
     };
     client.deadline.wait_over();
-    let relayed = relayed.inspect_err(|_failure| backend.abort())?;
-    if let Some(cause) = relayed.cause {
-        worker.note(cause, &peer.addr);
-    } else {
-        worker.lane().add(Counter::Relayed);
+    let relayed = relayed?;
+    match relayed.cause {
+        Some(cause) => {
+            let endpoint = request.snapshot.endpoint(request.pool, slot);
+            worker.note_backend(cause, &peer.addr, endpoint);
+        }
+        None => worker.lane().add(Counter::Relayed),
     }
     if relayed.opens_tunnel {
         let from_backend = &mut request.scratch.from_backend;
         let ended = tunnel::run(worker, client, &mut backend, buffer, from_backend).await;
         if let Err(cause) = ended {
-            worker.note(cause, &peer.addr);
+            let endpoint = request.snapshot.endpoint(request.pool, slot);
+            worker.note_backend(cause, &peer.addr, endpoint);
         }
         backend.close();
-    } else if relayed.backend_is_reusable && result.is_ok() {
+    } else if relayed.backend_is_reusable {
         worker.idle.borrow_mut().checkin(slot, backend, Instant::now());
     } else {
         backend.close();
@@ -122,11 +146,14 @@ async fn attempt(
     Ok(relayed.after)
 }
 
-/// A pooled connection to the endpoint that is alive and silent.
-fn checkout(worker: &Worker, slot: Slot) -> Option<Stream> {
+/// A pooled connection to the endpoint that is alive and silent. A request that cannot be sent
+/// twice takes none that its backend may be about to close.
+fn checkout(worker: &Worker, slot: Slot, is_idempotent: bool) -> Option<Stream> {
     let now = Instant::now();
+    let idle_timeout = worker.config.backend.idle_timeout;
+    let age_max = if is_idempotent { idle_timeout } else { idle_timeout / 2 };
     loop {
-        let stream = worker.idle.borrow_mut().checkout(slot, now)?;
+        let stream = worker.idle.borrow_mut().checkout(slot, age_max, now)?;
         // One that has sent something without being asked would answer the wrong request.
         if stream.pending() == Pending::Nothing {
             worker.lane().add(Counter::Reuses);
@@ -137,12 +164,14 @@ fn checkout(worker: &Worker, slot: Slot) -> Option<Stream> {
     }
 }
 
-/// Whether another endpoint may be tried after this failure.
-fn may_retry(failure: Failure, is_idempotent: bool) -> bool {
+/// Whether another endpoint may be tried after this failure and so many retries.
+fn may_retry(failure: Failure, is_idempotent: bool, retries: usize) -> bool {
     match (failure.cause.verdict().retry, failure.progress) {
         (Retry::Never, _) | (_, Progress::ResponseStarted) => false,
-        (_, Progress::Untouched) => true,
-        (Retry::Always | Retry::IfIdempotent, Progress::Sent) => is_idempotent,
+        (_, Progress::Untouched) => retries < RETRIES_MAX,
+        (Retry::Always | Retry::IfIdempotent, Progress::Sent) => {
+            is_idempotent && retries < RETRIES_AFTER_SENT_MAX
+        }
     }
 }
 
@@ -150,14 +179,14 @@ fn may_retry(failure: Failure, is_idempotent: bool) -> bool {
 async fn answer(
     worker: &Worker,
     client: &mut Stream,
-    peer: &Peer,
     request: &mut Request,
     cause: Cause,
 ) -> After {
-    worker.note(cause, &peer.addr);
     // A body that was not read whole would be taken for the next request.
-    let keeps =
-        cause.verdict().fate == Fate::Keep && request.body.is_complete() && !worker.is_draining();
+    let keeps = cause.verdict().fate == Fate::Keep
+        && request.body.is_complete()
+        && !worker.is_draining()
+        && !client.deadline.is_closing();
     let (facts, out) = (request.facts, &mut request.scratch.out);
     let side = facts.client_side(keeps);
     let sink = Sink::new(&mut client.sender, &client.deadline, worker.config.client.body_timeout);
@@ -169,8 +198,10 @@ async fn answer(
     }
 }
 
-/// How often a request is tried on another endpoint.
-const RETRIES_MAX: usize = 1;
+/// How often a request of which no byte was sent is tried on another endpoint,
+const RETRIES_MAX: usize = 3;
+/// and one that was sent, if it is idempotent.
+const RETRIES_AFTER_SENT_MAX: usize = 1;
 /// Stands where no endpoint was tried yet.
 const NO_SLOT: Slot = Slot { number: u32::MAX, generation: u32::MAX };
 
@@ -191,8 +222,15 @@ mod tests {
             (Cause::ClientLeft, Progress::Sent, false, false),
         ] {
             let failure = Failure { cause, progress };
-            assert_eq!(may_retry(failure, true), if_idempotent, "{failure:?}");
-            assert_eq!(may_retry(failure, false), if_not, "{failure:?}");
+            assert_eq!(may_retry(failure, true, 0), if_idempotent, "{failure:?}");
+            assert_eq!(may_retry(failure, false, 0), if_not, "{failure:?}");
         }
+    }
+    #[test]
+    fn retries_end() {
+        let untouched = Failure { cause: Cause::ConnectFailed, progress: Progress::Untouched };
+        let sent = Failure { cause: Cause::BackendLost, progress: Progress::Sent };
+        assert_eq!([2, 3].map(|retries| may_retry(untouched, false, retries)), [true, false]);
+        assert_eq!([0, 1].map(|retries| may_retry(sent, true, retries)), [true, false]);
     }
 }

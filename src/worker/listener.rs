@@ -20,7 +20,7 @@ use crate::worker::driver;
 use crate::worker::panic::contained;
 use crate::worker::peer::Peer;
 use crate::worker::state::Worker;
-use crate::worker::stream::{self, Stream};
+use crate::worker::stream::Stream;
 
 /// Makes a listening socket this worker's own.
 ///
@@ -28,6 +28,8 @@ use crate::worker::stream::{self, Stream};
 /// When the descriptor cannot be registered with the driver.
 pub fn adopt(socket: StdTcpListener) -> io::Result<TcpListener> {
     socket.set_nonblocking(driver::is_epoll())?;
+    // Connections inherit it.
+    socket2::SockRef::from(&socket).set_tcp_nodelay(true)?;
     TcpListener::from_std(socket)
 }
 
@@ -41,9 +43,8 @@ pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
                 wait_for_place(&worker, addr).await;
                 open(&worker, client, addr, index);
             }
-            // The socket was shut down.
-            Err(_) if worker.is_draining() => break,
-            Err(error) if is_exhaustion(&error) => {
+            Err(error) if is_shut_down(&error) => break,
+            Err(error) if sys::is_exhaustion(&error) => {
                 worker.lane().add(Counter::AcceptPauses);
                 worker.note(Cause::AcceptExhausted, &error);
                 monoio::time::sleep(pause).await;
@@ -88,12 +89,13 @@ async fn wait_for_place(worker: &Worker, addr: SocketAddr) {
 
 /// Starts the task of a new connection, for which a place was taken.
 fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usize) {
+    let local = client.local_addr();
+    let client = Stream::tcp(client, Role::Client, &worker.deadlines);
     let admission = worker.admit(addr.ip());
-    let faults = &worker.config.faults;
-    if faults.panic_worker.is_some_and(|number| number.get() == admission.number) {
+    if worker.faults().panic_worker.is_some_and(|number| number.get() == admission.number) {
         panic!("a test asked for this worker's panic");
     }
-    let local = match stream::prepare(&client).and_then(|()| client.local_addr()) {
+    let local = match local {
         Ok(local) => local,
         Err(error) => {
             tracing::debug!(%error, "a client left while it was accepted");
@@ -101,7 +103,6 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usiz
         }
     };
     let peer = Peer::new(addr, local, listener, &worker.config.forward);
-    let client = Stream::tcp(client, Role::Client, &worker.deadlines);
     let worker = worker.clone();
     monoio::spawn(async move {
         let addr = peer.addr;
@@ -114,13 +115,9 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usiz
     });
 }
 
-/// Whether accepting failed for want of descriptors or memory, which others may give back.
-fn is_exhaustion(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(
-        error.raw_os_error().map(Errno::from_raw_os_error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
-    )
+/// Whether `accept` ended because the socket was shut down.
+fn is_shut_down(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())
 }
 
 /// The first and the longest pause after accepting failed.

@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 use monoio::io::AsyncReadRent;
@@ -81,7 +80,9 @@ impl Inbox {
         self.woken.set_nonblocking(crate::worker::driver::is_epoll())?;
         let mut woken = monoio::net::UnixStream::from_std(self.woken)?;
         let mut buf = vec![0_u8; WAKE_BYTES];
+        // A predecessor may have died between a wake-up and what it was for.
         loop {
+            self.mailbox.woken.store(false, Ordering::Release);
             while let Some(message) = self.mailbox.queue.pop() {
                 if !on_message(message) {
                     return Ok(());
@@ -92,13 +93,10 @@ impl Inbox {
             if result? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.mailbox.woken.store(false, Ordering::Release);
         }
     }
 }
 
-/// How long a full mailbox is tried again before its worker counts as stuck.
-pub const POST_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most messages that wait for one worker.
 const MESSAGES_MAX: usize = 1024;
 /// The most wake-ups read at once.

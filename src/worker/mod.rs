@@ -34,7 +34,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::error::StartError;
 use crate::metrics::{Counter, Lanes};
 use crate::sys::Pending;
@@ -66,6 +66,8 @@ pub struct Seat {
     pub listeners: Vec<TcpListener>,
     /// What other threads tell it.
     pub inbox: Inbox,
+    /// Whether it takes over from a worker that died.
+    pub is_successor: bool,
 }
 
 /// How a worker's thread ended.
@@ -90,7 +92,7 @@ pub fn run(seat: Seat, on_start: impl FnOnce(&'static str)) -> Result<Ended, Sta
     let workers = &seat.config.workers;
     let (mut runtime, driver) = Runtime::build(workers.driver, workers.ring_entries)?;
     let deadlines = Deadlines::new(Instant::now());
-    let lanes = seat.lanes.clone();
+    let (lanes, places) = (seat.lanes.clone(), seat.places.clone());
     let id = seat.id;
     let ran = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(serve(seat, deadlines.clone(), driver, on_start))
@@ -101,6 +103,9 @@ pub fn run(seat: Seat, on_start: impl FnOnce(&'static str)) -> Result<Ended, Sta
             // Operations under way keep their sockets open: shut down, they complete.
             deadlines.abort_all();
             drop(runtime);
+            deadlines.close_leaked();
+            let conns = lanes.lane(id).get(Counter::ClientsOpen);
+            places.reclaim(id, usize::try_from(conns).unwrap_or_default());
             lanes.lane(id).reset_gauges();
             Ok(Ended::Panicked(message_of(panic.as_ref())))
         }
@@ -114,8 +119,10 @@ async fn serve(
     driver: &'static str,
     on_start: impl FnOnce(&'static str),
 ) -> Result<(), StartError> {
-    let Seat { id, core: _, config, lanes, places, published, listeners, inbox } = seat;
-    let worker = Rc::new(Worker::new(id, config, lanes, places, published, deadlines));
+    let Seat { id, core: _, config, lanes, places, published, listeners, inbox, is_successor } =
+        seat;
+    let faults = if is_successor { Faults::default() } else { config.faults };
+    let worker = Rc::new(Worker::new(id, config, lanes, places, published, deadlines, faults));
     for (index, socket) in listeners.into_iter().enumerate() {
         let socket = listener::adopt(socket)
             .map_err(|error| StartError::Resource("a listening socket for a worker", error))?;
@@ -158,15 +165,18 @@ async fn sweep(worker: Rc<Worker>) {
     let tick = tick_of(&worker.config);
     let mut tidied = Instant::now();
     loop {
-        worker.deadlines.filled().await;
+        if !worker.has_unlogged() {
+            worker.deadlines.filled().await;
+        }
         monoio::time::sleep(tick).await;
         let now = Instant::now();
         worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
         worker.lane().add(Counter::Sweeps);
         if now.duration_since(tidied) >= TIDY_INTERVAL {
             tidied = now;
+            // The oldest ones of each endpoint, since each look costs a system call.
             let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
-            worker.idle.borrow_mut().sweep(now, is_alive);
+            worker.idle.borrow_mut().sweep(now, LOOKS_MAX, is_alive);
             worker.flush_log();
         }
     }
@@ -188,6 +198,8 @@ fn tick_of(config: &Config) -> Duration {
     (shortest.unwrap_or(TICK_MAX) / 4).clamp(TICK_MIN, TICK_MAX)
 }
 
+/// The most pooled connections of an endpoint that are looked at in one sweep.
+const LOOKS_MAX: usize = 32;
 /// How often dead pooled connections are closed and kept log lines written.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest and the longest time between two sweeps.

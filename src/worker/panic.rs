@@ -1,8 +1,10 @@
 //! Keeps a panic where it happened.
 
 use std::any::Any;
+use std::backtrace::Backtrace;
+use std::cell::RefCell;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
@@ -20,10 +22,29 @@ pub async fn contained(future: impl Future<Output = ()>) -> Result<(), String> {
     .await
 }
 
-/// What a panic said.
+thread_local! {
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps where a thread panicked for `message_of`, instead of writing it to standard error, where
+/// a worker would wait for whoever reads that.
+pub fn keep_place(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    PLACE.with(|kept| {
+        if let Ok(mut kept) = kept.try_borrow_mut() {
+            *kept = place;
+        }
+    });
+    tracing::debug!(backtrace = %Backtrace::force_capture(), "{panic}");
+}
+
+/// What this thread's last panic said, and where, if `keep_place` is the hook.
 #[must_use]
 pub fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
+    let text = text
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    let place = PLACE.with(|kept| kept.take());
+    if place.is_empty() { text } else { format!("{text} at {place}") }
 }

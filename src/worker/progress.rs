@@ -74,6 +74,8 @@ pub struct Failure {
 pub enum End {
     /// At once: the client has closed, or has got all there is.
     Close,
+    /// At once, unless the client has sent more: then as `Linger`.
+    Done,
     /// The sending side first; then what the client still sends is read and dropped for a while,
     /// since closing with unread bytes resets the connection and can destroy the last answer.
     Linger,

@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use crate::worker::places::subscriber_of;
 
 /// The buckets of the addresses that have sent requests lately.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub struct RateLimit {
     per_second: f64,
     addresses_max: usize,
     buckets: HashMap<IpAddr, Bucket>,
+    /// When full buckets were last forgotten.
+    tidied: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +32,12 @@ impl RateLimit {
     pub fn new(per_second: u32, workers: usize, addresses_max: usize) -> RateLimit {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
         let per_second = (f64::from(per_second) / f64::from(workers)).max(1.0);
-        RateLimit { per_second, addresses_max, buckets: HashMap::new() }
+        RateLimit { per_second, addresses_max, buckets: HashMap::new(), tidied: None }
     }
 
     /// Takes a token of this address; whether there was one.
     pub fn allow(&mut self, addr: IpAddr, now: Instant) -> bool {
+        let addr = subscriber_of(addr);
         if self.buckets.len() >= self.addresses_max && !self.buckets.contains_key(&addr) {
             self.forget_idle(now);
         }
@@ -47,14 +52,18 @@ impl RateLimit {
         is_allowed
     }
 
-    /// Forgets the addresses whose bucket is full; all, if none is: an attacker with so many
-    /// addresses is not held by a limit on each.
+    /// Forgets the addresses whose bucket is full, once a second at most; else all: an attacker
+    /// with so many addresses is not held by a limit on each.
     fn forget_idle(&mut self, now: Instant) {
         let per_second = self.per_second;
-        self.buckets.retain(|_, bucket| {
-            bucket.fill(per_second, now);
-            bucket.tokens < per_second
-        });
+        let is_due = self.tidied.is_none_or(|tidied| now >= tidied + TIDY_INTERVAL);
+        if is_due {
+            self.tidied = Some(now);
+            self.buckets.retain(|_, bucket| {
+                bucket.fill(per_second, now);
+                bucket.tokens < per_second
+            });
+        }
         if self.buckets.len() >= self.addresses_max {
             self.buckets.clear();
         }
@@ -69,13 +78,13 @@ impl Bucket {
     }
 }
 
+/// How often full buckets are looked for.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// The most addresses that a worker remembers: 4 MiB.
 pub const ADDRESSES_MAX: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));

@@ -4,13 +4,11 @@
 //! coming. Bodies are never held whole. What ends early never looks complete to the client.
 
 use crate::error::Cause;
-use crate::sys::{self, Side};
 use crate::worker::buffer::Buffer;
-use crate::worker::deadline::Wait;
-use crate::worker::download::{Delivered, Downlink, Lost};
+use crate::worker::download::{Downlink, Lost};
 use crate::worker::join::join;
 use crate::worker::peer::Peer;
-use crate::worker::progress::{After, End, Failure, LINGER_TIME, Progress};
+use crate::worker::progress::{After, End, Failure, Progress};
 use crate::worker::request::Request;
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
@@ -29,7 +27,7 @@ pub struct Relayed {
     pub cause: Option<Cause>,
 }
 
-/// Relays the response to a request that was sent whole.
+/// Relays the response to a request that was sent whole, or of which no more will be sent.
 ///
 /// # Errors
 /// When nothing of a final response has reached the client.
@@ -38,22 +36,22 @@ pub async fn answer_only(
     client: &mut Stream,
     backend: &mut Stream,
     request: &mut Request,
+    is_sent_whole: bool,
 ) -> Result<Relayed, Failure> {
-    let uplink = Uplink::new(UplinkState::Sent);
-    let mut downlink = Downlink {
-        worker,
-        facts: request.facts,
-        uplink: &uplink,
-        client: &client.deadline,
-        sender: &mut client.sender,
-        backend: &backend.deadline,
-        receiver: &mut backend.receiver,
-    };
+    let state = if is_sent_whole { UplinkState::Sent } else { UplinkState::Failed };
+    let uplink = Uplink::new(state, false);
+    let mut downlink = Downlink::new(
+        (worker, request.facts, &uplink),
+        (&client.deadline, &mut client.sender),
+        (&backend.deadline, &mut backend.receiver),
+    );
     match downlink.run(&mut request.scratch).await {
         Ok(delivered) => Ok(Relayed {
             after: match (delivered.opens_tunnel, delivered.client_is_kept) {
                 (true, _) => After::End(End::Close),
                 (false, true) => After::Keep,
+                (false, false) if is_sent_whole => After::End(End::Done),
+                // What is left of the body would be taken for the next request.
                 (false, false) => After::End(End::Linger),
             },
             backend_is_reusable: delivered.backend_is_reusable,
@@ -87,8 +85,7 @@ pub async fn both_ways(
     buffer: &mut Buffer,
     request: &mut Request,
 ) -> Result<Relayed, Failure> {
-    let uplink = Uplink::new(UplinkState::Sending);
-    let (client_fd, backend_fd) = (client.deadline.fd(), backend.deadline.fd());
+    let uplink = Uplink::new(UplinkState::Sending, request.facts.expects_continue);
     let (facts, scratch) = (request.facts, &mut request.scratch);
     let mut upload = Upload {
         worker,
@@ -98,58 +95,43 @@ pub async fn both_ways(
         backend: &backend.deadline,
         sender: &mut backend.sender,
     };
-    let mut downlink = Downlink {
-        worker,
-        facts,
-        uplink: &uplink,
-        client: &client.deadline,
-        sender: &mut client.sender,
-        backend: &backend.deadline,
-        receiver: &mut backend.receiver,
-    };
+    let mut downlink = Downlink::new(
+        (worker, facts, &uplink),
+        (&client.deadline, &mut client.sender),
+        (&backend.deadline, &mut backend.receiver),
+    );
     let down = async {
-        let mut result = downlink.run(scratch).await;
-        if uplink.state.get() == UplinkState::Sent {
-            return result;
+        let result = downlink.run(scratch).await;
+        match uplink.state.get() {
+            UplinkState::Sent => result,
+            // The answer is complete, or will never be, and the body is still coming.
+            _ => downlink.settle(result, &mut scratch.out).await,
         }
-        // The answer is complete, or will never be, and the body is still coming.
-        if let Err(Lost::BeforeHead(failure)) = &mut result {
-            failure.cause = uplink.fault.get().unwrap_or(failure.cause);
-            downlink.refuse(failure.cause, &mut scratch.out).await;
-        }
-        if uplink.state.get() != UplinkState::Failed {
-            uplink.state.set(UplinkState::Dropping);
-            client.deadline.arm(Wait::Read, LINGER_TIME);
-            sys::shutdown(backend_fd, Side::Both);
-            if !matches!(result, Ok(Delivered { client_is_kept: true, .. })) {
-                sys::shutdown(client_fd, Side::Write);
-            }
-        }
-        result
     };
-    let (result, ()) = join(down, upload.run(buffer, &mut request.body)).await;
+    // The upload goes first, so that an answer finds it as far as it is.
+    let ((), result) = join(upload.run(buffer, &mut request.body), down).await;
+    let is_sent_whole = uplink.state.get() == UplinkState::Sent;
     let is_read_whole = request.body.is_complete();
-    let fault = uplink.fault.get();
     match result {
-        Ok(delivered) => {
-            let keeps = delivered.client_is_kept && is_read_whole;
-            let end = if is_read_whole { End::Linger } else { End::Close };
-            Ok(Relayed {
-                after: if keeps { After::Keep } else { After::End(end) },
-                backend_is_reusable: delivered.backend_is_reusable
-                    && uplink.state.get() == UplinkState::Sent,
-                opens_tunnel: false,
-                cause: fault,
-            })
-        }
-        Err(Lost::BeforeHead(failure)) if uplink.state.get() == UplinkState::Sent => {
+        Ok(delivered) => Ok(Relayed {
+            after: match (is_read_whole, delivered.client_is_kept) {
+                (true, true) => After::Keep,
+                (true, false) => After::End(End::Done),
+                // It was read and dropped for long enough.
+                (false, _) => After::End(End::Close),
+            },
+            backend_is_reusable: delivered.backend_is_reusable && is_sent_whole,
+            opens_tunnel: false,
+            cause: uplink.fault.get(),
+        }),
+        Err(Lost::BeforeHead(failure)) if is_sent_whole => {
             Err(Failure { progress: Progress::ResponseStarted, ..failure })
         }
         Err(Lost::BeforeHead(failure)) => {
-            tracing::debug!(client = %peer.addr, cause = failure.cause.name(), "refused in its body");
-            let end = if fault == Some(Cause::ClientLeft) { End::Close } else { End::Linger };
-            Ok(cut(failure.cause, end))
+            tracing::debug!(client = %peer.addr, cause = failure.cause.name(), "ended in its body");
+            let is_gone = failure.cause == Cause::ClientLeft;
+            Ok(cut(failure.cause, if is_gone { End::Close } else { End::Linger }))
         }
-        Err(Lost::InBody(cause, end)) => Ok(cut(fault.unwrap_or(cause), end)),
+        Err(Lost::InBody(cause, end)) => Ok(cut(cause, end)),
     }
 }

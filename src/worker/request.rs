@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::config::HEADERS_LIMIT;
 use crate::error::Cause;
-use crate::http1::chunked::{Fault, Output};
+use crate::http1::chunked::Output;
 use crate::http1::client;
 use crate::http1::forward::{self, Additions};
 use crate::http1::framing::{Body, Framing};
@@ -86,7 +86,13 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     let mut body = Body::new(head.framing, Output::Chunks, bytes_max);
     let head_bytes = head.bytes;
     buffer.consume(head_bytes);
-    let taken = body.take(buffer.unread_mut()).map_err(Fault::in_request)?;
+    let taken = match body.take(buffer.unread_mut()) {
+        Ok(taken) => taken,
+        Err(fault) => {
+            worker.buffers.give_scratch(scratch);
+            return Err(fault.in_request());
+        }
+    };
     scratch.out.extend_from_slice(&buffer.unread()[..taken.kept]);
     buffer.consume(taken.used);
     Ok(Some(Request { facts, body, scratch, is_idempotent, snapshot, pool, refusal }))

@@ -1,6 +1,7 @@
 //! A worker's state, shared by its tasks and never by threads.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,15 +9,15 @@ use std::time::Instant;
 
 use monoio::net::TcpListener;
 
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::error::Cause;
 use crate::metrics::{Counter, Lane, Lanes};
-use crate::upstream::balance::{self, Cursor};
-use crate::upstream::endpoint::{Address, Slot};
+use crate::upstream::balance::Cursor;
+use crate::upstream::endpoint::{Address, Endpoint, Slot};
 use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, PoolId, Published, Snapshot, View};
 use crate::worker::buffer::Buffers;
-use crate::worker::causes::CauseLog;
+use crate::worker::causes::{CauseLog, Who};
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
 use crate::worker::places::Places;
@@ -42,6 +43,7 @@ pub struct Worker {
     snapshot: RefCell<Rc<Held>>,
     cursors: RefCell<Vec<Cursor>>,
     causes: CauseLog,
+    faults: Faults,
     accepted: Cell<usize>,
     clients: Cell<usize>,
     /// The listening sockets, until a drain closes them.
@@ -62,6 +64,7 @@ impl Worker {
         places: Arc<Places>,
         published: Published,
         deadlines: Rc<Deadlines>,
+        faults: Faults,
     ) -> Worker {
         let mut view = View::new(published);
         let snapshot = Rc::new(Held::load(&mut view));
@@ -82,7 +85,8 @@ impl Worker {
             view: RefCell::new(view),
             snapshot: RefCell::new(snapshot),
             cursors: RefCell::default(),
-            causes: CauseLog::new(Instant::now()),
+            causes: CauseLog::new(id, Instant::now()),
+            faults,
             accepted: Cell::new(0),
             clients: Cell::new(0),
             listeners: RefCell::default(),
@@ -121,14 +125,33 @@ impl Worker {
         while cursors.len() <= pool.0 {
             cursors.push(Cursor::new(self.id));
         }
-        let endpoint = balance::pick(snapshot.pool(pool)?, cursors.get_mut(pool.0)?, tried)?;
+        let (pool, cursor) = (snapshot.pool(pool)?, cursors.get_mut(pool.0)?);
+        let endpoint = pool.balance.pick(&pool.endpoints, cursor, tried)?;
         Some((endpoint.slot, endpoint.address?))
     }
 
-    /// Counts and logs what ended a request or a connection.
-    pub fn note(&self, cause: Cause, peer: &impl std::fmt::Display) {
+    /// Counts and logs what ended a request or a connection of this client.
+    pub fn note(&self, cause: Cause, client: &dyn Display) {
         self.lane().add_cause(cause);
-        self.causes.note(cause, peer);
+        self.causes.note(cause, Who { client, backend: None });
+    }
+
+    /// Counts and logs what ended a request that went to this endpoint.
+    pub fn note_backend(&self, cause: Cause, client: &dyn Display, endpoint: Option<&Endpoint>) {
+        self.lane().add_cause(cause);
+        self.log_backend(cause, client, endpoint);
+    }
+
+    /// Logs what went wrong with this endpoint and did not end the request.
+    pub fn log_backend(&self, cause: Cause, client: &dyn Display, endpoint: Option<&Endpoint>) {
+        let backend = endpoint.map(|endpoint| endpoint.id.as_str());
+        self.causes.note(cause, Who { client, backend });
+    }
+
+    /// The faults that tests provoke; a worker that took over from a dead one has none.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.faults
     }
 
     /// Whether this worker completes what is under way and takes nothing new.
@@ -150,7 +173,7 @@ impl Worker {
         self.accepted.set(self.accepted.get() + 1);
         self.lane().add(Counter::Accepted);
         self.lane().add(Counter::ClientsOpen);
-        let is_within_limit = self.places.enter(addr);
+        let is_within_limit = self.places.enter(self.id, addr);
         Admission { worker: self.clone(), addr, number: self.accepted.get(), is_within_limit }
     }
 
@@ -194,6 +217,12 @@ impl Worker {
         self.ended.wait().await;
     }
 
+    /// Whether causes were kept back that are to be logged.
+    #[must_use]
+    pub fn has_unlogged(&self) -> bool {
+        self.causes.has_unlogged()
+    }
+
     /// Logs the causes that were kept back.
     pub fn flush_log(&self) {
         self.causes.flush();
@@ -219,7 +248,7 @@ pub struct Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.worker.places.leave(self.addr);
+        self.worker.places.leave(self.worker.id, self.addr);
         self.worker.places.give();
         self.worker.clients.set(self.worker.clients.get() - 1);
         self.worker.lane().subtract(Counter::ClientsOpen);

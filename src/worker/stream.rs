@@ -4,7 +4,6 @@
 //! table of deadlines and releases it before the socket is closed, so that the sweep can never
 //! shut down another connection that got the same descriptor.
 
-use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -109,9 +108,4 @@ impl Sender {
             Sender::Tcp(half) => half.write(buf).await,
         }
     }
-}
-
-/// Sets what every connection has set: small writes are sent at once.
-pub fn prepare(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)
 }

@@ -15,7 +15,7 @@ use crate::worker::stream::{Receiver, Sender, Stream};
 /// Passes what is in the buffers, and then all that comes, to the other side.
 ///
 /// # Errors
-/// `TunnelIdle` when nothing passed in time; `ClientLeft` when either side was reset.
+/// `TunnelIdle` when nothing passed in time, else whose side was reset.
 pub async fn run(
     worker: &Worker,
     client: &mut Stream,
@@ -28,15 +28,19 @@ pub async fn run(
         worker,
         source: &client.deadline,
         receiver: &mut client.receiver,
+        source_reset: Cause::ClientLeft,
         target: &backend.deadline,
         sender: &mut backend.sender,
+        target_reset: Cause::TunnelCut,
     };
     let downward = Direction {
         worker,
         source: &backend.deadline,
         receiver: &mut backend.receiver,
+        source_reset: Cause::TunnelCut,
         target: &client.deadline,
         sender: &mut client.sender,
+        target_reset: Cause::ClientLeft,
     };
     let (up, down) = join(upward.run(from_client), downward.run(from_backend)).await;
     up.and(down)
@@ -46,8 +50,10 @@ struct Direction<'a> {
     worker: &'a Worker,
     source: &'a Deadline,
     receiver: &'a mut Receiver,
+    source_reset: Cause,
     target: &'a Deadline,
     sender: &'a mut Sender,
+    target_reset: Cause,
 }
 
 impl Direction<'_> {
@@ -70,7 +76,10 @@ impl Direction<'_> {
             let count = buffer.unread().len();
             if count > 0 {
                 let mut sink = Sink::new(self.sender, self.target, timeout);
-                buffer.send(&mut sink, count).await.map_err(|_gone| Cause::ClientLeft)?;
+                if buffer.send(&mut sink, count).await.is_err() {
+                    let is_late = self.target.expired(Wait::Write);
+                    return Err(if is_late { Cause::TunnelIdle } else { self.target_reset });
+                }
                 buffer.consume(count);
             }
             // A side that only listens is not idle while the other one speaks.
@@ -83,7 +92,7 @@ impl Direction<'_> {
             match read {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
-                Err(_reset) => return Err(Cause::ClientLeft),
+                Err(_reset) => return Err(self.source_reset),
             }
         }
     }

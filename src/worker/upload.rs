@@ -27,6 +27,8 @@ pub struct Uplink {
     pub fault: Cell<Option<Cause>>,
     /// Whether the final head has come.
     pub has_answer: Cell<bool>,
+    /// Whether the client may be waiting for a 100 before it sends its body.
+    awaits_continue: Cell<bool>,
     /// Whether the response is being read right now.
     is_reading: Cell<bool>,
 }
@@ -47,12 +49,21 @@ pub enum UplinkState {
 impl Uplink {
     /// A body that stands so.
     #[must_use]
-    pub fn new(state: UplinkState) -> Uplink {
+    pub fn new(state: UplinkState, awaits_continue: bool) -> Uplink {
         Uplink {
             state: Cell::new(state),
             fault: Cell::new(None),
             has_answer: Cell::new(false),
+            awaits_continue: Cell::new(awaits_continue),
             is_reading: Cell::new(false),
+        }
+    }
+
+    /// The wait for a 100 is over: it was passed on, or the client did not wait. From now on the
+    /// backend may be waiting for the client.
+    pub fn continued(&self, backend: &Deadline) {
+        if self.awaits_continue.replace(false) && self.state.get() == UplinkState::Sending {
+            backend.disarm(Wait::Read);
         }
     }
 
@@ -72,7 +83,9 @@ impl Uplink {
     }
 
     fn arm_backend(&self, config: &Config, backend: &Deadline) {
-        if self.is_reading.get() && self.state.get() != UplinkState::Sending {
+        let is_backends_turn =
+            self.state.get() != UplinkState::Sending || self.awaits_continue.get();
+        if self.is_reading.get() && is_backends_turn {
             let limits = &config.backend;
             let is_in_body = self.has_answer.get();
             let timeout = if is_in_body { limits.body_timeout } else { limits.response_timeout };
@@ -102,17 +115,18 @@ impl Upload<'_> {
     pub async fn run(&mut self, buffer: &mut Buffer, body: &mut Body) {
         let mut pace = Pace::new(&self.worker.config.client);
         let mut large = LargeBuffer::new(&self.worker.buffers);
-        let mut dropped = 0;
+        let (mut dropped, mut was_filled) = (0, false);
         while !body.is_complete() {
             if buffer.is_empty()
                 && let Err(cause) =
-                    self.read(large.replace(buffer, body.bytes_left()), &mut pace).await
+                    self.read(large.replace(buffer, body.bytes_left(), was_filled), &mut pace).await
             {
-                return self.fail(cause);
+                return self.fail(Some(cause));
             }
+            was_filled = buffer.is_full();
             let taken = match body.take(buffer.unread_mut()) {
                 Ok(taken) => taken,
-                Err(fault) => return self.fail(fault.in_request()),
+                Err(fault) => return self.fail(Some(fault.in_request())),
             };
             if self.uplink.state.get() == UplinkState::Sending {
                 self.send(buffer, taken.kept).await;
@@ -121,7 +135,8 @@ impl Upload<'_> {
             }
             buffer.consume(taken.used);
             if dropped > LINGER_BYTES_MAX {
-                return self.fail(Cause::ClientBodyTimeout);
+                // No fault of the exchange's, whose answer the client has.
+                return self.fail(None);
             }
         }
         large.restore(buffer);
@@ -133,7 +148,7 @@ impl Upload<'_> {
 
     async fn read(&mut self, buffer: &mut Buffer, pace: &mut Pace) -> Result<(), Cause> {
         let is_sending = self.uplink.state.get() == UplinkState::Sending;
-        if is_sending {
+        if is_sending && !self.uplink.awaits_continue.get() {
             self.client.arm(Wait::Read, pace.begin());
         }
         let read = loop {
@@ -153,6 +168,7 @@ impl Upload<'_> {
         }
         match read {
             Ok(count @ 1..) => {
+                self.uplink.continued(self.backend);
                 pace.end(count);
                 Ok(())
             }
@@ -172,9 +188,9 @@ impl Upload<'_> {
     }
 
     /// Ends the body, so that the backend cannot take what it got for complete.
-    fn fail(&self, cause: Cause) {
+    fn fail(&self, cause: Option<Cause>) {
         if self.uplink.state.replace(UplinkState::Failed) == UplinkState::Sending {
-            self.uplink.fault.set(Some(cause));
+            self.uplink.fault.set(cause);
         }
         sys::shutdown(self.backend.fd(), Side::Both);
     }

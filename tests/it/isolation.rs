@@ -145,6 +145,7 @@ fn new_clients_are_served_while_ten_thousand_old_ones_expire() {
 
 #[test]
 fn without_file_descriptors_it_waits_and_does_not_spin() {
+    // accept-exhausted
     let upstream = Upstream::naming_targets();
     let mut proxy = Flags::to(&[&upstream]).with("--workers", "1").start();
     proxy.client().get("/warm").expect(200);

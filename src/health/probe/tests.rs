@@ -1,3 +1,5 @@
+//! One probe against servers that answer, refuse, hang and talk nonsense.
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::num::NonZeroU32;

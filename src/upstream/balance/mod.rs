@@ -5,8 +5,50 @@
 
 pub mod round_robin;
 
+use crate::config::Policy;
 use crate::upstream::endpoint::{Endpoint, Slot};
-use crate::upstream::snapshot::{Balance, Pool};
+use round_robin::Schedule;
+
+/// A policy with what it precomputes from a pool's eligible endpoints.
+#[derive(Debug)]
+pub enum Balance {
+    /// In turn, in proportion to the weights.
+    RoundRobin(Schedule),
+}
+
+impl Balance {
+    /// The tables of this policy for these endpoints.
+    #[must_use]
+    pub fn new(policy: Policy, endpoints: &[Endpoint]) -> Balance {
+        let weight_of = |it: &Endpoint| if it.is_eligible() { it.weight } else { 0 };
+        let weights: Vec<u16> = endpoints.iter().map(weight_of).collect();
+        match policy {
+            Policy::RoundRobin => Balance::RoundRobin(Schedule::new(&weights)),
+        }
+    }
+
+    /// The endpoint for the next attempt, and never one of `tried`; `None` when no other is
+    /// eligible. `endpoints` are those that the tables were made for.
+    pub fn pick<'p>(
+        &self,
+        endpoints: &'p [Endpoint],
+        cursor: &mut Cursor,
+        tried: &[Slot],
+    ) -> Option<&'p Endpoint> {
+        match self {
+            Balance::RoundRobin(schedule) => {
+                for _ in 0..schedule.len() {
+                    let endpoint = endpoints.get(schedule.at(cursor.turn)?)?;
+                    cursor.turn = cursor.turn.wrapping_add(1);
+                    if !tried.contains(&endpoint.slot) {
+                        return Some(endpoint);
+                    }
+                }
+                None
+            }
+        }
+    }
+}
 
 /// What a worker remembers between picks.
 #[derive(Debug)]
@@ -23,30 +65,13 @@ impl Cursor {
     }
 }
 
-/// The endpoint for the next attempt, and never one of `tried`; `None` when no other is eligible.
-pub fn pick<'p>(pool: &'p Pool, cursor: &mut Cursor, tried: &[Slot]) -> Option<&'p Endpoint> {
-    match &pool.balance {
-        Balance::RoundRobin(schedule) => {
-            for _ in 0..schedule.len() {
-                let endpoint = pool.endpoints.get(schedule.at(cursor.turn)?)?;
-                cursor.turn = cursor.turn.wrapping_add(1);
-                if !tried.contains(&endpoint.slot) {
-                    return Some(endpoint);
-                }
-            }
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Policy;
     use crate::upstream::endpoint::Address;
 
-    fn pool_of(endpoints: &[(u16, bool)]) -> Pool {
-        let endpoints = endpoints
+    fn endpoints_of(endpoints: &[(u16, bool)]) -> Vec<Endpoint> {
+        endpoints
             .iter()
             .enumerate()
             .map(|(number, &(weight, healthy))| Endpoint {
@@ -56,40 +81,42 @@ mod tests {
                 weight,
                 healthy,
             })
-            .collect();
-        Pool::new("default", endpoints, Policy::RoundRobin)
+            .collect()
     }
 
-    fn picks(pool: &Pool, tried: &[Slot], count: usize) -> Vec<Option<u32>> {
+    fn picks(endpoints: &[Endpoint], tried: &[Slot], count: usize) -> Vec<Option<u32>> {
+        let balance = Balance::new(Policy::RoundRobin, endpoints);
         let mut cursor = Cursor::new(0);
         (0..count)
-            .map(|_| pick(pool, &mut cursor, tried).map(|endpoint| endpoint.slot.number))
+            .map(|_| {
+                balance.pick(endpoints, &mut cursor, tried).map(|endpoint| endpoint.slot.number)
+            })
             .collect()
     }
 
     #[test]
     fn healthy_endpoints_are_picked_in_turn() {
-        let pool = pool_of(&[(1, true), (1, false), (1, true)]);
-        assert_eq!(picks(&pool, &[], 4), [Some(0), Some(2), Some(0), Some(2)]);
+        let endpoints = endpoints_of(&[(1, true), (1, false), (1, true)]);
+        assert_eq!(picks(&endpoints, &[], 4), [Some(0), Some(2), Some(0), Some(2)]);
     }
 
     #[test]
     fn a_tried_endpoint_is_not_picked_again() {
-        let pool = pool_of(&[(5, true), (1, true)]);
+        let endpoints = endpoints_of(&[(5, true), (1, true)]);
         let tried = [Slot { number: 0, generation: 0 }];
-        assert_eq!(picks(&pool, &tried, 2), [Some(1), Some(1)]);
+        assert_eq!(picks(&endpoints, &tried, 2), [Some(1), Some(1)]);
     }
 
     #[test]
     fn nothing_is_picked_when_all_are_sick_or_tried() {
-        assert_eq!(picks(&pool_of(&[(1, false)]), &[], 1), [None]);
+        assert_eq!(picks(&endpoints_of(&[(1, false)]), &[], 1), [None]);
         let tried = [Slot { number: 0, generation: 0 }];
-        assert_eq!(picks(&pool_of(&[(1, true)]), &tried, 1), [None]);
+        assert_eq!(picks(&endpoints_of(&[(1, true)]), &tried, 1), [None]);
     }
 
     #[test]
     fn a_slot_given_out_again_is_not_the_one_that_was_tried() {
         let tried = [Slot { number: 0, generation: 7 }];
-        assert_eq!(picks(&pool_of(&[(1, true)]), &tried, 1), [Some(0)]);
+        assert_eq!(picks(&endpoints_of(&[(1, true)]), &tried, 1), [Some(0)]);
     }
 }

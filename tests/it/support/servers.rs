@@ -88,6 +88,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
+        if let Some(scratch) = self.scratch.as_ref().filter(|_| std::thread::panicking()) {
+            let log = std::fs::read_to_string(scratch.join("error.log")).unwrap_or_default();
+            eprintln!("--- nginx's log ---\n{log}-------------------");
+        }
     }
 }
 

@@ -1,0 +1,245 @@
+//! Makes a `Config` of the flags, and refuses what is impossible together.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use hyper::http::uri::PathAndQuery;
+
+use crate::cli::flags::{
+    BackendLimitArgs, ClientLimitArgs, DriverArg, ForwardArgs, ForwardedHeadersArg, HealthArgs,
+    LogFormat, PolicyArg, ProxyArgs, WorkerArgs,
+};
+use crate::cli::read::{List, parse_cores};
+use crate::config::{
+    BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DriverChoice, Faults,
+    ForwardConfig, ForwardedHeaders, HeadLimits, HealthConfig, ListenerConfig, Policy, WORKERS_MAX,
+    WorkersConfig,
+};
+use crate::error::StartError;
+
+/// What the machine allows this process.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The cores it may run on, by the affinity mask.
+    pub cores: Vec<usize>,
+    /// How many of them it may use at once, by the cgroup's quota too.
+    pub parallelism: usize,
+    /// The descriptors it may open.
+    pub descriptors: usize,
+}
+
+impl Machine {
+    /// The most client connections by default: each may need a backend's too.
+    fn conns_max(&self) -> usize {
+        (self.descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2).max(1)
+    }
+}
+
+impl ProxyArgs {
+    /// How the log is written.
+    #[must_use]
+    pub fn log(&self) -> (tracing_subscriber::filter::LevelFilter, LogFormat) {
+        (self.process.log_level, self.process.log_format)
+    }
+
+    /// The configuration that these flags make on this machine.
+    ///
+    /// # Errors
+    /// When they are impossible together.
+    pub fn into_config(self, machine: &Machine) -> Result<Config, StartError> {
+        let ProxyArgs { traffic, workers, health, backend, client, forward, process } = self;
+        Ok(Config {
+            listeners: listeners_of(&List::join(traffic.listen), &workers)?,
+            backends: backends_of(List::join(traffic.backend))?,
+            workers: WorkersConfig {
+                cores: cores_of(&workers, &machine.cores, machine.parallelism)?,
+                driver: match workers.driver {
+                    DriverArg::Auto => DriverChoice::Auto,
+                    DriverArg::Uring => DriverChoice::Uring,
+                    DriverArg::Epoll => DriverChoice::Epoll,
+                },
+                ring_entries: at_least_one(workers.ring_entries),
+            },
+            policy: match traffic.policy {
+                PolicyArg::RoundRobin => Policy::RoundRobin,
+            },
+            health: health_of(health)?,
+            client: client.limits(machine.conns_max()),
+            backend: backend.limits(),
+            head: client.head_limits()?,
+            forward: forward.into_config(),
+            drain_timeout: process.drain_timeout,
+            ready_file: process.ready_file,
+            faults: process.fault.into_iter().fold(Faults::default(), |all, fault| Faults {
+                panic_connection: fault.panic_connection.or(all.panic_connection),
+                panic_worker: fault.panic_worker.or(all.panic_worker),
+            }),
+        })
+    }
+}
+
+impl ClientLimitArgs {
+    fn limits(&self, conns_max_by_default: usize) -> ClientLimits {
+        ClientLimits {
+            header_timeout: self.client_header_timeout,
+            idle_timeout: self.client_idle_timeout,
+            body_timeout: self.client_body_timeout,
+            conns_max: self.client_conns_max.map_or(conns_max_by_default, |max| max as usize),
+            conns_per_address_max: self.client_conns_per_address_max,
+            rate_max: self.client_rate_max.map(at_least_one),
+            body_rate_min: self.body_rate_min.map(at_least_one),
+            body_bytes_max: self.body_bytes_max,
+            tunnel_timeout: self.tunnel_timeout,
+            abort_on_half_close: self.abort_on_half_close,
+        }
+    }
+
+    fn head_limits(&self) -> Result<HeadLimits, StartError> {
+        if self.target_bytes_max > self.head_bytes_max {
+            return Err(usage("--target-bytes-max is more than --head-bytes-max".to_owned()));
+        }
+        Ok(HeadLimits {
+            bytes_max: self.head_bytes_max as usize,
+            headers_max: self.headers_max as usize,
+            target_bytes_max: self.target_bytes_max as usize,
+        })
+    }
+}
+
+impl BackendLimitArgs {
+    fn limits(&self) -> BackendLimits {
+        BackendLimits {
+            connect_timeout: self.backend_connect_timeout,
+            response_timeout: self.backend_response_timeout,
+            body_timeout: self.backend_body_timeout,
+            idle_timeout: self.backend_idle_timeout,
+            idle_per_endpoint_max: self.backend_idle_max as usize,
+        }
+    }
+}
+
+impl ForwardArgs {
+    fn into_config(self) -> ForwardConfig {
+        ForwardConfig {
+            upgrades: List::join(self.upgrade),
+            connect: self.connect,
+            forwarded_headers: match self.forwarded_headers {
+                ForwardedHeadersArg::Append => ForwardedHeaders::Append,
+                ForwardedHeadersArg::Replace => ForwardedHeaders::Replace,
+                ForwardedHeadersArg::Off => ForwardedHeaders::Off,
+            },
+            forwarded: self.forwarded,
+            request_id: self.request_id,
+            trusted_proxies: List::join(self.trusted_proxies),
+        }
+    }
+}
+
+fn listeners_of(
+    addrs: &[SocketAddr],
+    workers: &WorkerArgs,
+) -> Result<Vec<ListenerConfig>, StartError> {
+    let mut seen = HashSet::new();
+    if let Some(twice) = addrs.iter().find(|addr| addr.port() != 0 && !seen.insert(**addr)) {
+        return Err(usage(format!("--listen {twice} is given twice")));
+    }
+    let is_covered = |addr: &&SocketAddr| {
+        let covers =
+            |other: &SocketAddr| other.ip().is_unspecified() && other.is_ipv4() == addr.is_ipv4();
+        !addr.ip().is_unspecified()
+            && addrs.iter().any(|other| other.port() == addr.port() && covers(other))
+    };
+    if let Some(addr) = addrs.iter().filter(|addr| addr.port() != 0).find(is_covered) {
+        let port = addr.port();
+        return Err(usage(format!(
+            "--listen {addr}: another --listen has port {port} on all addresses"
+        )));
+    }
+    let listener = |addr: &SocketAddr| ListenerConfig {
+        addr: *addr,
+        backlog: at_least_one(workers.backlog),
+        shared: workers.reuse_port_with_others,
+    };
+    Ok(addrs.iter().map(listener).collect())
+}
+
+fn backends_of(backends: Vec<BackendConfig>) -> Result<Vec<BackendConfig>, StartError> {
+    if backends.len() > BACKENDS_MAX {
+        return Err(usage(format!("--backend is given more than {BACKENDS_MAX} times")));
+    }
+    let mut seen = HashSet::new();
+    match backends.iter().find(|backend| !seen.insert(backend.authority())) {
+        Some(twice) => {
+            let authority = twice.authority();
+            Err(usage(format!("--backend http://{authority} is given twice; use weight=N")))
+        }
+        None => Ok(backends),
+    }
+}
+
+fn health_of(health: HealthArgs) -> Result<HealthConfig, StartError> {
+    let interval = health.health_interval;
+    let timeout = health.health_timeout.unwrap_or(PROBE_TIMEOUT.min(interval));
+    if timeout > interval {
+        return Err(usage(format!(
+            "--health-timeout {timeout:?} is longer than --health-interval {interval:?}"
+        )));
+    }
+    let path = Some(health.health_path).filter(|path| !path.is_empty());
+    let is_path = |path: &String| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
+    if let Some(path) = path.as_ref().filter(|path| !is_path(path)) {
+        return Err(usage(format!("--health-path {path:?} is no path: it begins with /")));
+    }
+    Ok(HealthConfig {
+        path,
+        interval,
+        timeout,
+        rise: at_least_one(health.health_rise),
+        fall: at_least_one(health.health_fall),
+    })
+}
+
+/// The core of each worker, in order.
+fn cores_of(
+    workers: &WorkerArgs,
+    allowed: &[usize],
+    parallelism: usize,
+) -> Result<Vec<usize>, StartError> {
+    let (cores, count_by_default) = match &workers.cores {
+        Some(list) => {
+            let cores = parse_cores(list).map_err(|reason| usage(format!("--cores {reason}")))?;
+            if let Some(core) = cores.iter().find(|core| !allowed.contains(core)) {
+                return Err(usage(format!(
+                    "--cores: core {core} is not among the allowed ones, {allowed:?}"
+                )));
+            }
+            let count = cores.len();
+            (cores, count)
+        }
+        None => (allowed.to_vec(), parallelism.clamp(1, allowed.len().clamp(1, WORKERS_MAX))),
+    };
+    let count = workers.workers.map_or(count_by_default, |count| count as usize);
+    if count > cores.len() {
+        return Err(usage(format!(
+            "--workers {count} is more than the {} cores to run on",
+            cores.len()
+        )));
+    }
+    Ok(cores.into_iter().take(count).collect())
+}
+
+fn usage(reason: String) -> StartError {
+    StartError::Usage(reason)
+}
+
+/// A number that its flag's limits keep above 0.
+fn at_least_one(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
+}
+
+/// How long a probe may take by default, if its interval allows that.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Descriptors for listeners, rings, mailboxes, probes and files.
+const DESCRIPTORS_RESERVED: usize = 64;
