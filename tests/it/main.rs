@@ -16,6 +16,8 @@ mod balance;
 mod bodies;
 /// The requests of tests/data through the proxy, judged by a reader of the tests' own.
 mod corpus;
+/// The answers of tests/data through the proxy, judged by the same reader.
+mod corpus_answers;
 /// `corelane demo` and `corelane backend`.
 mod demo;
 /// SIGTERM and SIGINT under load and at rest.

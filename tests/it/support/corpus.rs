@@ -40,9 +40,11 @@ impl Case {
         if self.text("split") == "no" {
             return vec![vec![length], vec![length / 3, length / 2, length]];
         }
-        let mut ways = vec![vec![length], (1..=length).collect()];
+        let last = self.text("split").parse().unwrap_or(length);
+        let bytewise = (1..last).chain([length]).collect();
+        let mut ways = vec![vec![length], bytewise];
         let step = if every { 1 } else { SPLIT_STEP };
-        ways.extend((1 + number % step..length).step_by(step).map(|cut| vec![cut, length]));
+        ways.extend((1 + number % step..last).step_by(step).map(|cut| vec![cut, length]));
         ways
     }
 }
