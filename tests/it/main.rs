@@ -20,6 +20,8 @@ mod corpus;
 mod corpus_answers;
 /// `corelane demo` and `corelane backend`.
 mod demo;
+/// Random requests through the proxy to hyper: it sees what is answered, and nothing else.
+mod differential;
 /// SIGTERM and SIGINT under load and at rest.
 mod drain;
 /// The main scenarios again on each driver, and the well-known load generators.
@@ -42,6 +44,8 @@ mod limits;
 mod mixture;
 /// Kept connections to backends: how many, how long, and whether they are alive.
 mod pool;
+/// Random messages through the pure parts, against the strict reader.
+mod properties;
 /// The same bytes cut at every place, from either side.
 mod splits;
 /// The house rules, checked by reading the source.

@@ -4,6 +4,7 @@
 pub mod client;
 pub mod corpus;
 pub mod load;
+pub mod messages;
 pub mod proxy;
 pub mod pure;
 pub mod servers;

@@ -210,6 +210,8 @@ fn kind_of(ended: Ended) -> Ended {
         Ended::Refused(
             C::RequestMethod | C::RequestTarget | C::RequestVersion | C::RequestBareLineEnd,
         ) => Ended::Refused(C::RequestSyntax),
+        // A line that is too long for its own limit may be too long for the head's at once.
+        Ended::Refused(C::RequestTargetTooLong) => Ended::Refused(C::RequestHeadTooLarge),
         ended => ended,
     }
 }
