@@ -50,3 +50,5 @@ mod properties;
 mod splits;
 /// The house rules, checked by reading the source.
 mod tidy;
+/// WebSocket peers, and the ends of a tunnel.
+mod websocket;
