@@ -20,7 +20,12 @@ fn main() -> std::io::Result<()> {
     }
     for (number, case) in (0..=u8::MAX).cycle().zip(corpus::cases("responses")) {
         write("response_head", &case.name, &[], &case.message)?;
-        write("exchange", &format!("answer-{}", case.name), &[1 | number << 1, number], &case.message)?;
+        write(
+            "exchange",
+            &format!("answer-{}", case.name),
+            &[1 | number << 1, number],
+            &case.message,
+        )?;
     }
     Ok(())
 }

@@ -83,8 +83,8 @@ impl Lane {
                 Some(request) => request.start[1].clone(),
                 None => return Err(format!("answered before it came whole: {answer:?}")),
             };
-            let is_whole = answer.status() == 200
-                && (method == "HEAD" || answer.body == target.as_bytes());
+            let is_whole =
+                answer.status() == 200 && (method == "HEAD" || answer.body == target.as_bytes());
             if !is_whole {
                 return Err(format!("answer {number} is {answer:?}"));
             }
@@ -119,7 +119,8 @@ impl Lane {
         if requests.len() != expected {
             return Err(format!("the backend saw {requests:?}"));
         }
-        if let Some(request) = requests.iter().find(|request| request.start[1].contains("smuggled")) {
+        if let Some(request) = requests.iter().find(|request| request.start[1].contains("smuggled"))
+        {
             return Err(format!("smuggled: {request:?}"));
         }
         if verdict.kind == Kind::Refuse && seen.abandoned > abandoned {
@@ -300,7 +301,8 @@ pub fn check_content(case: &Case, message: &Message) -> Result<(), String> {
         .collect();
     for wanted in case.all("sees") {
         // Names are in lower case here; values and the first line are as they came.
-        let colon = wanted.iter().position(|byte| *byte == b':').filter(|_| !wanted.contains(&b'/'));
+        let colon =
+            wanted.iter().position(|byte| *byte == b':').filter(|_| !wanted.contains(&b'/'));
         let mut wanted = wanted.to_vec();
         wanted[..colon.unwrap_or(0)].make_ascii_lowercase();
         if !lines.contains(&wanted) && !lines.contains(&lower_name(&wanted)) {
@@ -309,9 +311,8 @@ pub fn check_content(case: &Case, message: &Message) -> Result<(), String> {
     }
     for unwanted in case.all("lacks") {
         let text = String::from_utf8_lossy(unwanted).to_lowercase();
-        let found = lines.iter().find(|line| {
-            String::from_utf8_lossy(line).to_lowercase().contains(&text)
-        });
+        let found =
+            lines.iter().find(|line| String::from_utf8_lossy(line).to_lowercase().contains(&text));
         if let Some(line) = found {
             return Err(format!("{:?} came through", line.escape_ascii().to_string()));
         }
@@ -381,8 +382,7 @@ pub fn report(cases: &[Case], mut failures: BTreeMap<String, String>) {
             None => drop(failures.insert(case.name.clone(), "is mended: unmark it".into())),
         }
     }
-    let lines: Vec<_> =
-        failures.iter().map(|(name, fault)| format!("{name}: {fault}")).collect();
+    let lines: Vec<_> = failures.iter().map(|(name, fault)| format!("{name}: {fault}")).collect();
     assert!(lines.is_empty(), "{} of {}:\n{}", lines.len(), cases.len(), lines.join("\n"));
 }
 

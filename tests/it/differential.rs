@@ -194,7 +194,8 @@ fn run(strategy: impl Strategy<Value = (Vec<u8>, Vec<usize>, bool)>) {
         ..ProptestConfig::with_cases(CONNECTIONS)
     };
     let result = TestRunner::new(config).run(&strategy, |(bytes, cuts, is_legal)| {
-        let fail = |fault: String| TestCaseError::fail(format!("{fault}\n{}", bytes.escape_ascii()));
+        let fail =
+            |fault: String| TestCaseError::fail(format!("{fault}\n{}", bytes.escape_ascii()));
         let (seen, is_refused) = bench.run(&bytes, &cuts).map_err(fail)?;
         let expected = expected(&bytes);
         let are_equal = expected.starts_with(&seen);

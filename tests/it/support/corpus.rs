@@ -76,8 +76,12 @@ fn read(path: &Path) -> Case {
         .map(|line| line.split_once(':').unwrap_or_else(|| panic!("{name}: {line}")))
         .map(|(key, value)| (key.to_string(), unescape(value.strip_prefix(' ').unwrap_or(value))))
         .collect();
-    let mut case =
-        Case { name, verdict: String::new(), message: unescape(&message.replace('\n', "")), fields };
+    let mut case = Case {
+        name,
+        verdict: String::new(),
+        message: unescape(&message.replace('\n', "")),
+        fields,
+    };
     case.verdict = case.text("verdict");
     for needed in ["verdict", "rule", "about"] {
         assert!(case.get(needed).is_some(), "{}: no {needed}", case.name);

@@ -73,7 +73,8 @@ fn write_fields(fields: &[(String, Vec<u8>)], out: &mut Vec<u8>) {
 
 impl Request {
     pub fn bytes(&self) -> Vec<u8> {
-        let mut out = format!("{} {} HTTP/1.1\r\nHost: t\r\n", self.method, self.target).into_bytes();
+        let mut out =
+            format!("{} {} HTTP/1.1\r\nHost: t\r\n", self.method, self.target).into_bytes();
         write_fields(&self.headers, &mut out);
         self.body.write(&mut out);
         out
@@ -128,8 +129,11 @@ pub fn request() -> impl Strategy<Value = Request> {
 
 pub fn response() -> impl Strategy<Value = Response> {
     let statuses = vec![200, 201, 301, 404, 500, 599];
-    (select(statuses), fields(), body())
-        .prop_map(|(status, headers, body)| Response { status, headers, body })
+    (select(statuses), fields(), body()).prop_map(|(status, headers, body)| Response {
+        status,
+        headers,
+        body,
+    })
 }
 
 /// One to three requests in a row.
@@ -156,9 +160,30 @@ pub enum Change {
 
 /// What one reader takes for something that another does not.
 const SUSPECTS: [&str; 24] = [
-    "\r", "\n", "\0", " ", "\t", "\x0b", ":", ",", ";", "+", "-", "0", "0x", "\r\n", "\r\n\r\n",
-    "\r\n ", "\"", "\x7f", "\u{a0}", "Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n",
-    "Host: t\r\n", "Connection: x-a, content-length\r\n", "0\r\n\r\n",
+    "\r",
+    "\n",
+    "\0",
+    " ",
+    "\t",
+    "\x0b",
+    ":",
+    ",",
+    ";",
+    "+",
+    "-",
+    "0",
+    "0x",
+    "\r\n",
+    "\r\n\r\n",
+    "\r\n ",
+    "\"",
+    "\x7f",
+    "\u{a0}",
+    "Content-Length: 3\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Host: t\r\n",
+    "Connection: x-a, content-length\r\n",
+    "0\r\n\r\n",
 ];
 
 pub fn changes() -> impl Strategy<Value = Vec<Change>> {

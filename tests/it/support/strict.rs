@@ -301,8 +301,7 @@ fn start_of_response(line: &[u8], writer: Writer) -> Result<[String; 3], Fault> 
     let status = parts.next().unwrap_or_default();
     // Some servers leave out the space where there is no reason, and every reader takes that.
     let reason = parts.next().unwrap_or_default();
-    let is_known =
-        version == b"HTTP/1.1" || (writer == Writer::Anyone && version == b"HTTP/1.0");
+    let is_known = version == b"HTTP/1.1" || (writer == Writer::Anyone && version == b"HTTP/1.0");
     let is_status = matches!(status, [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9']);
     if !is_known || !is_status {
         return Err("no version or no status");
@@ -376,7 +375,8 @@ fn has_port(target: &[u8]) -> bool {
 fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value.iter().position(|byte| *byte == b']') {
         Some(end) if value[0] == b'[' => {
-            let is_address = value[1..end].iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b));
+            let is_address =
+                value[1..end].iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b));
             if !is_address || !value[1..end].contains(&b':') {
                 return false;
             }
