@@ -52,6 +52,8 @@ pub struct Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Cause {
+    /// A TLS handshake where plain HTTP is served (RFC 8446 §5.1).
+    RequestIsTls,
     /// The request line or a header line breaks the grammar (RFC 9112 §2.2, §3, §5).
     RequestSyntax,
     /// A line ends in LF alone, or a CR stands alone (RFC 9112 §2.2).
@@ -152,7 +154,8 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Cause; 48] = [
+    pub const ALL: [Cause; 49] = [
+        Cause::RequestIsTls,
         Cause::RequestSyntax,
         Cause::RequestBareLineEnd,
         Cause::RequestMethod,

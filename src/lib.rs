@@ -9,12 +9,13 @@
 //! | 1 | `main` → [`cli`] → [`config`] | reads flags into a configuration that needs no second check |
 //! | 2 | [`server`] | binds the listeners, starts the threads, waits for signals |
 //! | 3 | [`worker`] | pins a thread, builds its runtime, starts its tasks |
-//! | 4 | [`worker::listener`] | accepts a connection, starts its task behind a panic boundary |
+//! | 4 | [`worker::listener`] | accepts a connection when there is a place ([`worker::places`]), starts its task behind a panic boundary ([`worker::panic`]) |
 //! | 5 | [`worker::connection`] | receives a head, runs the exchange, again; closes |
 //! | 6 | [`worker::request`] | [`http1::request`] reads the head, [`upstream::route`] finds its pool, [`http1::forward`] writes it for the backend |
 //! | 7 | [`worker::exchange`] | [`upstream::balance`] picks an endpoint, [`upstream::pool`] or [`upstream::connect`] gives a connection, one send; retries |
 //! | 8 | [`worker::relay`] → [`worker::upload`], [`worker::download`] | moves bodies; [`http1::response`] reads the answer's head, [`http1::framing`] finds its end |
-//! | 9 | [`worker::answer`] | where no backend's answer can be had: the row of [`error::Cause`] as [`http1::reply`] writes it |
+//! | 9 | [`worker::tunnel`] | after a 101, or a 2xx to CONNECT: bytes both ways |
+//! | 10 | [`worker::answer`] | where no backend's answer can be had: the row of [`error::Cause`] as [`http1::reply`] writes it |
 //!
 //! The head for the backend is written before an endpoint is picked: it does not depend on the
 //! endpoint, so one synchronous pass goes from the client's bytes to the backend's bytes, nothing
@@ -37,6 +38,8 @@
 //!   wraps what it read once in an `Rc` ([`upstream::snapshot::Held`]), which requests clone.
 //! - What a worker tells the others is its lane of counters ([`metrics`]): written by it alone
 //!   with plain loads and stores, cache-padded, summed by the reader.
+//! - Connections are counted for all workers in [`worker::places`], by one atomic when one comes and
+//!   when one goes: never on a request's way.
 //! - What reaches a worker comes through its [`worker::mailbox`]: a lock-free queue, and a socket
 //!   pair that its loop reads like any connection.
 //! - Its log lines go to a bounded queue that drops what one writer thread cannot keep up with,
@@ -54,9 +57,12 @@
 //!
 //! A file uses its own layer or lower ones, without cycles; `tests/it/tidy.rs` checks it:
 //!
-//! `sys error config metrics` < `http1 upstream::{endpoint,snapshot,route,balance,pool}` <
-//! `worker::{driver,event,panic,mailbox,deadline,stream,buffer}` `upstream::connect` <
-//! `health worker` < `control demo` < `server` < `cli main`.
+//! `sys error config metrics` < `http1 upstream::{endpoint,balance,snapshot,route,pool}` <
+//! `worker::{driver,event,panic,join,places,rate,mailbox,deadline,stream,buffer}`
+//! `upstream::connect` < `health worker` < `control demo` < `server` < `cli main`.
+//!
+//! Users know a backend, which has a name and is given by a flag; the code calls what a snapshot
+//! makes of it an endpoint.
 //!
 //! # Invariants
 //!

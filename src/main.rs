@@ -14,7 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 use corelane::cli::{BackendArgs, Cli, Command, DemoArgs, LogFormat, Machine, ProxyArgs, line_of};
 use corelane::demo::{self, Backend, BackendConfig};
 use corelane::error::{EXIT_USAGE, StartError};
-use corelane::server::Server;
+use corelane::server::{Server, Signals};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,8 +41,9 @@ fn main() -> ExitCode {
 }
 
 fn run_proxy(args: ProxyArgs) -> Result<u8, StartError> {
+    let signals = Signals::keep()?;
     let server = bind(args)?;
-    server.stop_on_signals()?;
+    server.stop_on(signals)?;
     server.run()
 }
 
@@ -100,8 +101,9 @@ fn run_demo(args: &DemoArgs) -> Result<u8, StartError> {
     }
     let cli =
         Cli::read_flags(flags.into_iter()).map_err(|error| StartError::Usage(error.to_string()))?;
+    let signals = Signals::keep()?;
     let server = bind(cli.proxy)?;
-    server.stop_on_signals()?;
+    server.stop_on(signals)?;
     say(&mut std::io::stdout(), &invitation(&server, &backends));
     let code = server.run();
     drop(backends);

@@ -5,7 +5,7 @@
 //! on a new thread.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,21 @@ enum Event {
 #[derive(Clone, Debug)]
 pub struct Stopper {
     events: Sender<Event>,
+}
+
+/// SIGTERM and SIGINT, kept from now on for the server that will be stopped by them.
+#[derive(Debug)]
+pub struct Signals(signal_hook::iterator::Signals);
+
+impl Signals {
+    /// Keeps the signals, so that none ends the process before it can drain.
+    ///
+    /// # Errors
+    /// When the signals cannot be had.
+    pub fn keep() -> Result<Signals, StartError> {
+        let kept = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]);
+        kept.map(Signals).map_err(|error| StartError::Resource("the signals", error))
+    }
 }
 
 impl Stopper {
@@ -132,11 +147,8 @@ impl Server {
     /// Lets SIGTERM and SIGINT stop this server.
     ///
     /// # Errors
-    /// When the signals cannot be had.
-    pub fn stop_on_signals(&self) -> Result<(), StartError> {
-        let resource = |error| StartError::Resource("the signals", error);
-        let mut signals =
-            signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(resource)?;
+    /// When the thread that receives them cannot be had.
+    pub fn stop_on(&self, Signals(mut signals): Signals) -> Result<(), StartError> {
         let events = self.event_sender.clone();
         let forward = move || {
             for signal in &mut signals {
@@ -146,7 +158,8 @@ impl Server {
             }
         };
         let builder = std::thread::Builder::new().name("corelane-signals".to_owned());
-        builder.spawn(forward).map_err(resource)?;
+        let spawned = builder.spawn(forward);
+        spawned.map_err(|error| StartError::Resource("a thread for signals", error))?;
         Ok(())
     }
 
@@ -443,7 +456,14 @@ fn local_addr(socket: &TcpListener, wanted: SocketAddr) -> Result<SocketAddr, St
 
 /// Removes what an earlier process said, and makes sure that this one will be able to speak.
 fn prepare_ready_file(path: &Path) -> Result<(), StartError> {
-    write_whole(path, "").and_then(|()| std::fs::remove_file(path)).map_err(file_error(path))
+    let part = part_of(path);
+    std::fs::write(&part, "")
+        .and_then(|()| std::fs::remove_file(&part))
+        .map_err(file_error(path))?;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_error(path)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
@@ -452,11 +472,16 @@ fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
 
 /// Writes a file so that nobody can read half of it.
 fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let part = path.with_file_name(name);
+    let part = part_of(path);
     std::fs::write(&part, text)?;
     std::fs::rename(part, path)
+}
+
+/// Where a file is written before it takes its name.
+fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    path.with_file_name(name)
 }
 
 /// How long workers may take to reset what a drain has left.

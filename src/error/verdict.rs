@@ -9,6 +9,9 @@ impl Cause {
     pub fn verdict(self) -> Verdict {
         use Cause as C;
         match self {
+            C::RequestIsTls => {
+                refuse(400, "request-is-tls", "this is TLS; corelane serves plain HTTP here")
+            }
             C::RequestSyntax => refuse(400, "request-syntax", "the request breaks the grammar"),
             C::RequestBareLineEnd => {
                 refuse(400, "request-bare-line-end", "a line does not end in CRLF")

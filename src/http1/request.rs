@@ -264,6 +264,8 @@ fn is_host_byte(byte: u8) -> bool {
 /// What a request line holds beside its target: a method, two spaces, the version, CRLF, and an
 /// empty line before it.
 const REQUEST_LINE_BYTES: usize = 64;
+/// The first byte of a TLS connection (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 /// The most digits of a port.
 const PORT_DIGITS: usize = 5;
 
@@ -275,6 +277,7 @@ fn cause_of(error: httparse::Error, bytes: &[u8]) -> Cause {
         httparse::Error::NewLine => Cause::RequestBareLineEnd,
         httparse::Error::TooManyHeaders => Cause::RequestHeadersTooMany,
         httparse::Error::Version if names_other_version(bytes) => Cause::RequestVersion,
+        httparse::Error::Token if bytes.starts_with(&[TLS_HANDSHAKE]) => Cause::RequestIsTls,
         httparse::Error::Token if !starts_with_token(bytes) => Cause::RequestMethod,
         httparse::Error::Token => Cause::RequestTarget,
         httparse::Error::Version | httparse::Error::Status => Cause::RequestSyntax,

@@ -76,9 +76,11 @@ async fn receive(
     let (mut is_idle, mut is_timed) = (false, false);
     loop {
         skip_empty_lines(buffer);
-        // A head ends with a line: bytes without a line's end need no second look.
+        // A head ends with a line: bytes without a line's end need no second look, but for what is
+        // no HTTP at all.
         let is_full = buffer.unread().len() >= worker.config.head.bytes_max;
-        if !buffer.is_empty() && (is_new_line || is_full) {
+        let is_text = buffer.unread().first().is_none_or(u8::is_ascii_graphic);
+        if !buffer.is_empty() && (is_new_line || is_full || !is_text) {
             match request::read(worker, peer, buffer) {
                 Ok(Some(request)) => {
                     client.deadline.disarm(Wait::Read);

@@ -3,6 +3,8 @@
 //! Either side may end its half and still be sent to. Called by `exchange` after a 101, or a 2xx
 //! to CONNECT.
 
+use std::cell::Cell;
+
 use crate::error::Cause;
 use crate::metrics::Counter;
 use crate::sys::{self, Side};
@@ -24,8 +26,10 @@ pub async fn run(
     from_backend: &mut Buffer,
 ) -> Result<(), Cause> {
     worker.lane().add(Counter::Tunnels);
+    let fault = Cell::new(None);
     let upward = Direction {
         worker,
+        fault: &fault,
         source: &client.deadline,
         receiver: &mut client.receiver,
         source_reset: Cause::ClientLeft,
@@ -35,6 +39,7 @@ pub async fn run(
     };
     let downward = Direction {
         worker,
+        fault: &fault,
         source: &backend.deadline,
         receiver: &mut backend.receiver,
         source_reset: Cause::TunnelCut,
@@ -42,12 +47,14 @@ pub async fn run(
         sender: &mut client.sender,
         target_reset: Cause::ClientLeft,
     };
-    let (up, down) = join(upward.run(from_client), downward.run(from_backend)).await;
-    up.and(down)
+    join(upward.run(from_client), downward.run(from_backend)).await;
+    fault.get().map_or(Ok(()), Err)
 }
 
 struct Direction<'a> {
     worker: &'a Worker,
+    /// What ended the tunnel; the first fault brings others.
+    fault: &'a Cell<Option<Cause>>,
     source: &'a Deadline,
     receiver: &'a mut Receiver,
     source_reset: Cause,
@@ -58,16 +65,17 @@ struct Direction<'a> {
 
 impl Direction<'_> {
     /// Moves bytes until this side ends, and passes that on; a fault ends both directions.
-    async fn run(mut self, buffer: &mut Buffer) -> Result<(), Cause> {
-        let moved = self.pass(buffer).await;
-        match moved {
-            Ok(()) => sys::shutdown(self.target.fd(), Side::Write),
-            Err(_) => {
-                sys::shutdown(self.source.fd(), Side::Both);
-                sys::shutdown(self.target.fd(), Side::Both);
+    async fn run(mut self, buffer: &mut Buffer) {
+        let Err(cause) = self.pass(buffer).await else {
+            return sys::shutdown(self.target.fd(), Side::Write);
+        };
+        self.fault.set(self.fault.get().or(Some(cause)));
+        for fd in [self.source.fd(), self.target.fd()] {
+            match cause {
+                Cause::TunnelIdle => sys::shutdown(fd, Side::Both),
+                _ => sys::reset(fd),
             }
         }
-        moved
     }
 
     async fn pass(&mut self, buffer: &mut Buffer) -> Result<(), Cause> {

@@ -51,7 +51,7 @@ const REFUSED: [(&str, u16, &[u8]); 35] = [
     ("request-header-name", 400, b"GET / HTTP/1.1\r\nHost: t\r\nno colon\r\n\r\n"),
     ("request-target", 400, b"GET /\r\n\r\n"),
     ("request-header-name", 400, b"GET / HTTP/1.1\r\nHost: t\r\nX: a\r\n folded\r\n\r\n"),
-    ("request-method", 400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"),
+    ("request-is-tls", 400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     ("request-bare-line-end", 400, b"GET / HTTP/1.1\nHost: t\n\n"),
     ("request-bare-line-end", 400, b"GET / HTTP/1.1\r\nHost: t\nX: y\r\n\r\n"),
     ("request-header-value", 400, b"GET / HTTP/1.1\r\nHost: t\rX: y\r\n\r\n"),

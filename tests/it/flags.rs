@@ -143,7 +143,7 @@ fn a_second_process_on_the_same_address_is_refused_unless_both_agree() {
     let (code, _, stderr) = run(&words, &[]);
     assert_eq!(code, Some(71), "{stderr}");
     let last = stderr.lines().last().unwrap();
-    assert!(last.contains(&listen) && last.contains("--reuse-port-with-others"), "{stderr}");
+    assert!(last.contains(&listen) && last.contains("ss -ltnp"), "{stderr}");
     first.client().get("/").expect(200);
     first.drain();
 
@@ -204,7 +204,8 @@ fn one_line_says_ready_and_the_real_addresses() {
     let upstream = Upstream::naming_targets();
     let proxy = Flags::to(&[&upstream]).start();
     let addr = proxy.addr().to_string();
-    let log = proxy.log();
-    assert!(log.lines().any(|line| line.contains("ready") && line.contains(&addr)), "{log}");
+    crate::support::wait_until("it is logged", crate::support::SOON, || {
+        proxy.log().lines().any(|line| line.contains("ready") && line.contains(&addr))
+    });
     assert_ne!(proxy.addr().port(), 0);
 }

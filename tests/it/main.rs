@@ -8,6 +8,8 @@ mod selftest;
 /// The proxy process, scripted upstreams, raw clients, real servers, load.
 mod support;
 
+/// What once broke the proxy: refusals in the middle, clients that leave or wait.
+mod abuse;
 /// Every row of the error table: status, fate of the connection, Proxy-Status.
 mod answers;
 /// Round robin and weights.

@@ -81,6 +81,7 @@ fn each_rule_refuses_with_its_own_cause() {
         ("GET / HTTP/1.1\r\nHost: a\n\r\n", C::RequestBareLineEnd),
         ("GET / HTTP/1.1\r\nHost: a\r\n\n", C::RequestBareLineEnd),
         ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", C::RequestBareLineEnd),
+        ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03", C::RequestIsTls),
         ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", C::RequestMethod),
         ("GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", C::RequestMethod),
         ("GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", C::RequestTarget),
