@@ -335,11 +335,6 @@ fn lower_name(line: &[u8]) -> Vec<u8> {
     [line[..colon].to_ascii_lowercase(), line[colon..].to_vec()].concat()
 }
 
-/// Whether every cut is tried, as `tests/run --full` does.
-pub fn tries_every_cut() -> bool {
-    std::env::var_os("CORELANE_TEST_LOAD").is_some()
-}
-
 /// Tries every case on some lane; what failed, by case.
 pub fn run_all<L>(
     cases: &[Case],
@@ -354,7 +349,7 @@ pub fn run_all<L>(
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(case) = cases.get(number) else { return };
-                    let ways = case.ways(number, tries_every_cut());
+                    let ways = case.ways();
                     let failed = ways.iter().find_map(|ends| {
                         let fault = check(&mut lane, case, ends).err()?;
                         let pieces = if ends.len() > 2 { &ends[..0] } else { ends };

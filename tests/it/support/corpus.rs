@@ -33,9 +33,9 @@ impl Case {
         self.get("open").is_some()
     }
 
-    /// Where to cut it: each list is one way, as the ends of its pieces. Long ones are cut at a
-    /// few places, and so are all of them unless `every` is set.
-    pub fn ways(&self, number: usize, every: bool) -> Vec<Vec<usize>> {
+    /// The ways to send it, each as the ends of its pieces: whole, byte by byte, and cut in two at
+    /// every place; what is too long for that at two places.
+    pub fn ways(&self) -> Vec<Vec<usize>> {
         let length = self.message.len();
         if self.text("split") == "no" {
             return vec![vec![length], vec![length / 3, length / 2, length]];
@@ -43,14 +43,10 @@ impl Case {
         let last = self.text("split").parse().unwrap_or(length);
         let bytewise = (1..last).chain([length]).collect();
         let mut ways = vec![vec![length], bytewise];
-        let step = if every { 1 } else { SPLIT_STEP };
-        ways.extend((1 + number % step..last).step_by(step).map(|cut| vec![cut, length]));
+        ways.extend((1..last).map(|cut| vec![cut, length]));
         ways
     }
 }
-
-/// How many cuts apart the tried ones are where not every one is.
-const SPLIT_STEP: usize = 5;
 
 /// All cases of a directory under tests/data, by name.
 pub fn cases(directory: &str) -> Vec<Case> {
