@@ -9,7 +9,7 @@
 //! | 1 | `main` → [`cli`] → [`config`] | reads flags into a configuration that needs no second check |
 //! | 2 | [`server`] | binds the listeners, starts the threads, waits for signals |
 //! | 3 | [`worker`] | pins a thread, builds its runtime, starts its tasks |
-//! | 4 | [`worker::listener`] | accepts a connection when there is a place ([`worker::places`]), starts its task behind a panic boundary ([`worker::panic`]) |
+//! | 4 | [`worker::listener`] | accepts a connection when there is a place ([`worker::places`]), starts its task behind a panic boundary ([`panic`](mod@panic)) |
 //! | 5 | [`worker::connection`] | receives a head, runs the exchange, again; closes |
 //! | 6 | [`worker::request`] | [`http1::request`] reads the head, [`upstream::route`] finds its pool, [`http1::forward`] writes it for the backend |
 //! | 7 | [`worker::exchange`] | [`upstream::balance`] picks an endpoint, [`upstream::pool`] or [`upstream::connect`] gives a connection, one send; retries |
@@ -57,8 +57,8 @@
 //!
 //! A file uses its own layer or lower ones, without cycles; `tests/it/tidy.rs` checks it:
 //!
-//! `sys error config metrics` < `http1 upstream::{endpoint,balance,snapshot,route,pool}` <
-//! `worker::{driver,event,panic,join,places,rate,mailbox,deadline,stream,buffer}`
+//! `sys error config metrics panic` < `http1 upstream::{endpoint,balance,snapshot,route,pool}` <
+//! `worker::{driver,event,join,places,rate,mailbox,deadline,stream,buffer}`
 //! `upstream::connect` < `health worker` < `control demo` < `server` < `cli main`.
 //!
 //! Users know a backend, which has a name and is given by a flag; the code calls what a snapshot
@@ -82,6 +82,7 @@ pub mod error;
 pub mod health;
 pub mod http1;
 pub mod metrics;
+pub mod panic;
 pub mod server;
 pub mod sys;
 pub mod upstream;

@@ -189,7 +189,7 @@ fn start_log(
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    std::panic::set_hook(Box::new(corelane::worker::panic::keep_place));
+    std::panic::set_hook(Box::new(corelane::panic::keep_place));
     guard
 }
 

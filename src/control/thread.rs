@@ -3,7 +3,6 @@
 //! It does nothing itself but run one future to its end. Nothing on the data plane waits for it:
 //! if it dies, the workers go on with the last snapshot.
 
-use std::any::Any;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
@@ -14,6 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use crate::error::StartError;
+use crate::panic::message_of;
 
 /// A running thread; dropping it asks the thread to end without waiting.
 #[derive(Debug)]
@@ -96,14 +96,6 @@ fn run(
     // Without waiting for a lookup that hangs in the C library.
     runtime.shutdown_background();
     drop(alive);
-}
-
-/// The text of a panic.
-fn message_of(panic: &(dyn Any + Send)) -> &str {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        return text;
-    }
-    panic.downcast_ref::<String>().map_or("without a message", String::as_str)
 }
 
 /// The thread's name; the kernel shows its first 15 bytes.

@@ -15,13 +15,13 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
-use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::task::JoinError;
 use tokio::time::timeout;
 
 use crate::config::{BackendConfig, HealthConfig};
 use crate::error::StartError;
+use crate::sys;
 
 /// What a probe of one endpoint asks for.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Probe {
 async fn connect(address: SocketAddr) -> Result<TcpStream, ProbeError> {
     let stream = match TcpStream::connect(address).await {
         Ok(stream) => stream,
-        Err(error) if is_local(&error) => return Err(ProbeError::Local(error)),
+        Err(error) if sys::is_exhaustion(&error) => return Err(ProbeError::Local(error)),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return Err(ProbeError::Refused(address, error));
         }
@@ -117,14 +117,6 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, ProbeError> {
         return Err(ProbeError::Refused(address, io::ErrorKind::ConnectionRefused.into()));
     }
     Ok(stream)
-}
-
-/// Whether a socket could not be had for want of this process's or machine's resources.
-fn is_local(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
-    )
 }
 
 fn request(target: &Uri, host: &HeaderValue) -> Request<Empty<Bytes>> {

@@ -13,11 +13,11 @@ use monoio::net::{TcpListener, TcpStream};
 
 use crate::error::Cause;
 use crate::metrics::Counter;
+use crate::panic::contained;
 use crate::sys::{self, Side};
 use crate::worker::connection;
 use crate::worker::deadline::Role;
 use crate::worker::driver;
-use crate::worker::panic::contained;
 use crate::worker::peer::Peer;
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;

@@ -11,7 +11,7 @@ use crate::support::proxy::CORELANE;
 
 /// The layers, lowest first; a module uses its own layer or lower ones.
 const LAYERS: [&[&str]; 7] = [
-    &["sys", "error", "config", "metrics"],
+    &["sys", "error", "config", "metrics", "panic"],
     &[
         "access_log",
         "drain",

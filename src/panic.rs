@@ -1,4 +1,4 @@
-//! Keeps a panic where it happened.
+//! Keeps a panic where it happened, and what it said.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
