@@ -309,10 +309,14 @@ pub fn check_content(case: &Case, message: &Message) -> Result<(), String> {
             return Err(format!("no {:?} in {message:?}", wanted.escape_ascii().to_string()));
         }
     }
+    let trailers: Vec<_> =
+        message.trailers.iter().map(|(n, v)| [n.as_bytes(), b": ", v].concat()).collect();
     for unwanted in case.all("lacks") {
         let text = String::from_utf8_lossy(unwanted).to_lowercase();
-        let found =
-            lines.iter().find(|line| String::from_utf8_lossy(line).to_lowercase().contains(&text));
+        let found = lines
+            .iter()
+            .chain(&trailers)
+            .find(|line| String::from_utf8_lossy(line).to_lowercase().contains(&text));
         if let Some(line) = found {
             return Err(format!("{:?} came through", line.escape_ascii().to_string()));
         }
@@ -320,8 +324,6 @@ pub fn check_content(case: &Case, message: &Message) -> Result<(), String> {
     if case.get("body").is_some_and(|body| body != message.body) {
         return Err(format!("the body is {:?}", message.body.escape_ascii().to_string()));
     }
-    let trailers: Vec<_> =
-        message.trailers.iter().map(|(n, v)| [n.as_bytes(), b": ", v].concat()).collect();
     match case.get("trailer") {
         Some(trailer) if !trailers.iter().any(|line| line == trailer) => {
             Err(format!("the trailers are {trailers:?}"))
