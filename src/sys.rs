@@ -220,4 +220,19 @@ mod tests {
         std::io::Read::read_exact(&mut &accepted, &mut byte).unwrap();
         assert!(!is_readable(listener.as_raw_fd()));
     }
+
+    #[test]
+    fn want_of_descriptors_is_told_from_other_failures() {
+        for (errno, expected) in [
+            (Errno::MFILE, true),
+            (Errno::NFILE, true),
+            (Errno::NOBUFS, true),
+            (Errno::NOMEM, true),
+            (Errno::CONNREFUSED, false),
+            (Errno::HOSTUNREACH, false),
+            (Errno::TIMEDOUT, false),
+        ] {
+            assert_eq!(is_exhaustion(&errno.into()), expected, "{errno:?}");
+        }
+    }
 }

@@ -152,18 +152,3 @@ fn a_path_without_its_slash_is_a_usage_error() {
         assert!(matches!(refused, Err(StartError::Usage(_))), "{path:?}");
     }
 }
-
-#[test]
-fn want_of_descriptors_says_nothing_about_the_backend() {
-    for (errno, expected) in [
-        (Errno::MFILE, true),
-        (Errno::NFILE, true),
-        (Errno::NOBUFS, true),
-        (Errno::NOMEM, true),
-        (Errno::CONNREFUSED, false),
-        (Errno::HOSTUNREACH, false),
-        (Errno::TIMEDOUT, false),
-    ] {
-        assert_eq!(is_local(&errno.into()), expected, "{errno:?}");
-    }
-}
