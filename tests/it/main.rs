@@ -16,8 +16,14 @@ mod answers;
 mod balance;
 /// Bodies from nothing to 200 MB through nginx, Python and Node.
 mod bodies;
+/// The requests of tests/data through the proxy, judged by a reader of the tests' own.
+mod corpus;
+/// The answers of tests/data through the proxy, judged by the same reader.
+mod corpus_answers;
 /// `corelane demo` and `corelane backend`.
 mod demo;
+/// Random requests through the proxy to hyper: it sees what is answered, and nothing else.
+mod differential;
 /// SIGTERM and SIGINT under load and at rest.
 mod drain;
 /// The main scenarios again on each driver, and the well-known load generators.
@@ -40,7 +46,11 @@ mod limits;
 mod mixture;
 /// Kept connections to backends: how many, how long, and whether they are alive.
 mod pool;
+/// Random messages through the pure parts, against the strict reader.
+mod properties;
 /// The same bytes cut at every place, from either side.
 mod splits;
 /// The house rules, checked by reading the source.
 mod tidy;
+/// WebSocket peers, and the ends of a tunnel.
+mod websocket;

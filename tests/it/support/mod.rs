@@ -2,9 +2,13 @@
 //! Everything here is bounded in time, listens on port 0, and stops what it started.
 
 pub mod client;
+pub mod corpus;
 pub mod load;
+pub mod messages;
 pub mod proxy;
+pub mod pure;
 pub mod servers;
+pub mod strict;
 pub mod upstream;
 pub mod wire;
 
