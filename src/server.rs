@@ -4,6 +4,8 @@
 //! Runs on the thread that calls it, which does nothing else. A worker that died is started again
 //! on a new thread.
 
+mod listen;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,15 +14,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{Config, ListenerConfig};
+use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Cause, StartError};
 use crate::metrics::{Counter, Lanes};
 use crate::worker::mailbox::{Inbox, Mailbox, Message};
 use crate::worker::places::Places;
 use crate::worker::{self, Ended, Seat};
+use listen::{listen, local_addr};
 
 /// A process whose addresses are bound.
 #[derive(Debug)]
@@ -411,63 +413,6 @@ fn report(events: &Sender<Event>, event: Event) {
     }
 }
 
-/// A listening socket for each worker, all on one address.
-fn listen(listener: &ListenerConfig, workers: usize) -> Result<Vec<TcpListener>, StartError> {
-    let wanted = listener.addr;
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => StartError::AddressInUse(wanted),
-        _ => StartError::Listen(wanted, error),
-    };
-    if wanted.port() != 0 && !listener.shared {
-        refuse_if_taken(wanted).map_err(failed)?;
-    }
-    let mut addr = wanted;
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 0..workers {
-        let socket = bind(addr, true).map_err(failed)?;
-        let backlog = i32::try_from(listener.backlog.get()).unwrap_or(i32::MAX);
-        socket.listen(backlog).map_err(failed)?;
-        let socket = TcpListener::from(socket);
-        // The first took a free port; the others share it.
-        addr = local_addr(&socket, wanted)?;
-        sockets.push(socket);
-    }
-    Ok(sockets)
-}
-
-/// Binds and listens without SO_REUSEPORT, which fails where any other process listens. The
-/// kernel takes a moment to tear down the rings, and with them the sockets, of a process that
-/// was killed, so this is tried for a while.
-#[expect(clippy::disallowed_methods, reason = "no worker runs yet")]
-fn refuse_if_taken(addr: SocketAddr) -> std::io::Result<()> {
-    let deadline = Instant::now() + ADDRESS_WAIT;
-    loop {
-        match bind(addr, false).and_then(|socket| socket.listen(1)) {
-            Err(error)
-                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline =>
-            {
-                std::thread::sleep(ADDRESS_POLL);
-            }
-            tried => return tried,
-        }
-    }
-}
-
-fn bind(addr: SocketAddr, shared: bool) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.bind(&addr.into())?;
-    Ok(socket)
-}
-
-fn local_addr(socket: &TcpListener, wanted: SocketAddr) -> Result<SocketAddr, StartError> {
-    socket.local_addr().map_err(|error| StartError::Listen(wanted, error))
-}
-
 /// Removes what an earlier process said, and makes sure that this one will be able to speak.
 fn prepare_ready_file(path: &Path) -> Result<(), StartError> {
     let part = part_of(path);
@@ -502,9 +447,6 @@ fn part_of(path: &Path) -> PathBuf {
 const ABORT_TIME: Duration = Duration::from_millis(200);
 /// The most events that wait for the main thread.
 const EVENTS_MAX: usize = 1024;
-/// How long a listening address may be in use, and how often it is tried meanwhile.
-const ADDRESS_WAIT: Duration = Duration::from_secs(1);
-const ADDRESS_POLL: Duration = Duration::from_millis(10);
 /// How much longer than one probe's time the first round of probes may take.
 const PROBE_GRACE: Duration = Duration::from_millis(200);
 /// A process that a signal ends has this exit code plus the signal's number, as in a shell.

@@ -217,8 +217,9 @@ impl<'a> Downlink<'a> {
         if opens_tunnel && self.uplink.state.get() != UplinkState::Sent {
             return Err(Cause::ResponseInvalid);
         }
-        // What was sent early, for a tunnel that is refused, would be taken for a request.
-        let asked_for_tunnel = self.facts.upgrade.is_some() || head.to == AnswerTo::Connect;
+        // What was sent early, for a tunnel that is refused, would be taken for a request; who asks
+        // for an upgrade waits for the answer (RFC 9110 §7.8).
+        let asked_for_tunnel = head.to == AnswerTo::Connect;
         let keeps = head.is_interim()
             || opens_tunnel
             || (is_sure_of_next
