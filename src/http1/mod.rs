@@ -30,6 +30,7 @@ impl Version {
 /// The headers that corelane acts on; all others pass as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
+    Close,
     Connection,
     ContentLength,
     Expect,
@@ -54,6 +55,7 @@ impl Known {
         let (candidate, known) = match name.len() {
             2 => ("te", Known::Te),
             4 => ("host", Known::Host),
+            5 => ("close", Known::Close),
             6 => ("expect", Known::Expect),
             7 => ("upgrade", Known::Upgrade),
             9 => ("forwarded", Known::Forwarded),
@@ -81,11 +83,13 @@ impl Known {
         bytes.into_iter().all(|(byte, expected)| is_same(byte, expected)).then_some(known)
     }
 
-    /// Whether the header speaks to the next hop only and is never forwarded (RFC 9110 §7.6.1).
+    /// Whether the header speaks to the next hop only and is never forwarded (RFC 9110 §7.6.1);
+    /// `Close` would be named by a `Connection: close` (§16.3.1 reserves it).
     fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
-            Known::Connection
+            Known::Close
+                | Known::Connection
                 | Known::KeepAlive
                 | Known::ProxyAuthenticate
                 | Known::ProxyAuthorization

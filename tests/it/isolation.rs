@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -105,15 +106,51 @@ fn a_client_that_sends_a_byte_a_second_delays_nobody_else() {
     assert_eq!(slow.read_response("GET").expect(200).body.len(), 3);
 }
 
-#[test]
-fn new_clients_are_served_while_ten_thousand_old_ones_expire() {
+/// How many clients a test can have at once, and its turn to have them.
+fn crowd() -> (usize, MutexGuard<'static, ()>) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
     let allowed = limit.maximum.map_or(usize::MAX, |maximum| usize::try_from(maximum).unwrap());
     // Some room for the rest of this process and of the proxy.
     let crowd = allowed.saturating_sub(2000).min(10_000);
     assert!(crowd >= 1000, "ulimit -n is too low for this test: {allowed}");
+    (crowd, turn)
+}
 
+#[test]
+fn ten_thousand_half_heads_cost_no_more_than_their_buffers_and_delay_nobody() {
+    let (crowd, _alone) = crowd();
+    let upstream = Upstream::naming_targets();
+    let flags = Flags::to(&[&upstream]).with("--client-header-timeout", "60s");
+    let proxy = flags.with("--client-conns-max", "20000").start();
+    let mut fast = proxy.client();
+    fast.get("/").expect(200);
+    let before = proxy.peak_memory();
+    let slow: Vec<_> = (0..crowd)
+        .map(|_| {
+            let mut client = proxy.client();
+            client.send("GET / HTTP/1.1\r\nHost: t\r\nX: ");
+            client
+        })
+        .collect();
+    let mut times: Vec<_> = (0..100)
+        .map(|_| {
+            let started = Instant::now();
+            fast.get("/").expect(200);
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(times[50] < Duration::from_millis(50), "{times:?}");
+    let each = (proxy.peak_memory() - before) / slow.len() as u64;
+    assert!(each < 16 * 1024, "{each} bytes a client");
+}
+
+#[test]
+fn new_clients_are_served_while_ten_thousand_old_ones_expire() {
+    let (crowd, _alone) = crowd();
     let upstream = Upstream::naming_targets();
     let flags = Flags::to(&[&upstream]).with("--workers", "2");
     let proxy = flags.with("--client-header-timeout", "1s").start();

@@ -260,7 +260,7 @@ fn check_same_fields(received: &Message, sent: &Message) {
 }
 
 /// Headers that corelane removes, replaces or adds, so that they need not arrive as they came.
-const HANDLED: &str = "connection content-length date forwarded host keep-alive proxy-authenticate \
+const HANDLED: &str = "close connection content-length date forwarded host keep-alive proxy-authenticate \
     proxy-authorization proxy-connection te transfer-encoding upgrade via x-forwarded-for \
     x-forwarded-host x-forwarded-proto x-request-id x_forwarded_for x_forwarded_host x_forwarded_proto";
 
