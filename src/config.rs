@@ -3,12 +3,20 @@
 //! `cli` builds it from flags and environment. What an operator may change while corelane runs
 //! (endpoints, weights, policies) lives in `upstream::snapshot` instead.
 
+mod balance;
+mod health;
+mod retry;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use balance::{BalanceConfig, HashKey, Policy, QueueConfig, SameSite, StickyConfig};
+pub use health::{BreakerConfig, EjectConfig, HealthConfig, HealthHeader, InitialHealth, Statuses};
+pub use retry::{RetryConfig, RetryOn};
 
 /// The configuration of one process.
 #[derive(Clone, Debug)]
@@ -20,9 +28,17 @@ pub struct Config {
     /// How the workers run.
     pub workers: WorkersConfig,
     /// How a pool picks an endpoint.
-    pub policy: Policy,
+    pub balance: BalanceConfig,
+    /// Where requests wait for an endpoint whose places are all taken.
+    pub queue: QueueConfig,
+    /// When a failed request is tried again.
+    pub retry: RetryConfig,
     /// The active health checks.
     pub health: HealthConfig,
+    /// What requests' own outcomes do to an endpoint.
+    pub eject: EjectConfig,
+    /// When an endpoint gets no requests for a while, and how many at once.
+    pub breaker: BreakerConfig,
     /// Times and sizes on the clients' side.
     pub client: ClientLimits,
     /// Times and sizes on the backends' side.
@@ -59,6 +75,23 @@ pub struct BackendConfig {
     pub port: u16,
     /// Its share of requests against the other backends, 1 to `WEIGHT_MAX`.
     pub weight: NonZeroU16,
+    /// The most connections to it, over all workers, if there is a limit.
+    pub conns_max: Option<NonZeroU32>,
+    /// Whether it takes requests only while no other backend can.
+    pub is_backup: bool,
+    /// What its operator wants of it.
+    pub mode: Mode,
+}
+
+/// What an operator wants of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It takes requests while it is healthy.
+    Ready,
+    /// It takes requests of the sticky sessions it has, and no others.
+    Drain,
+    /// It takes no requests and is not probed.
+    Maintenance,
 }
 
 impl BackendConfig {
@@ -93,28 +126,6 @@ pub enum DriverChoice {
     Uring,
     /// epoll.
     Epoll,
-}
-
-/// How a pool picks an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// In turn, in proportion to the weights.
-    RoundRobin,
-}
-
-/// The active health checks.
-#[derive(Clone, Debug)]
-pub struct HealthConfig {
-    /// What a probe asks for; `None` only opens a connection.
-    pub path: Option<String>,
-    /// From the start of one probe to the start of the next, before jitter.
-    pub interval: Duration,
-    /// How long one probe may take.
-    pub timeout: Duration,
-    /// Passed probes in a row that bring a sick endpoint back.
-    pub rise: NonZeroU32,
-    /// Failed probes in a row that take an endpoint out.
-    pub fall: NonZeroU32,
 }
 
 /// Times and sizes on the clients' side.

@@ -37,10 +37,16 @@ pub enum Counter {
     Tunnels,
     /// Sweeps over the deadlines.
     Sweeps,
+    /// Failures that the control thread was not told of, its channel being full.
+    OutcomesDropped,
+    /// Retries that the budget did not allow.
+    RetriesDenied,
+    /// Requests that waited for a place on an endpoint.
+    Queued,
 }
 
 impl Counter {
-    const COUNT: usize = Counter::Sweeps as usize + 1;
+    const COUNT: usize = Counter::Queued as usize + 1;
 }
 
 /// One worker's counters.
@@ -49,6 +55,15 @@ pub struct Lane {
     counters: [AtomicU64; Counter::COUNT],
     causes: [AtomicU64; Cause::ALL.len()],
     in_flight: Box<[AtomicU32]>,
+    in_flight_total: AtomicU32,
+    outcomes: Box<[Outcomes]>,
+}
+
+/// How requests fared on one endpoint.
+#[derive(Debug, Default)]
+struct Outcomes {
+    succeeded: AtomicU32,
+    failed: AtomicU32,
 }
 
 impl Lane {
@@ -57,6 +72,8 @@ impl Lane {
             counters: [const { AtomicU64::new(0) }; Counter::COUNT],
             causes: [const { AtomicU64::new(0) }; Cause::ALL.len()],
             in_flight: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            in_flight_total: AtomicU32::new(0),
+            outcomes: (0..slots).map(|_| Outcomes::default()).collect(),
         }
     }
 
@@ -78,14 +95,32 @@ impl Lane {
     /// Takes a request on the endpoint of this slot up; only the lane's worker calls this.
     pub fn begin(&self, slot: u32) {
         if let Some(count) = self.in_flight.get(slot as usize) {
-            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            step32(count, 1);
+            step32(&self.in_flight_total, 1);
         }
     }
 
     /// Puts a request on the endpoint of this slot down; only the lane's worker calls this.
     pub fn end(&self, slot: u32) {
         if let Some(count) = self.in_flight.get(slot as usize) {
-            count.store(count.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+            step32(count, u32::MAX);
+            step32(&self.in_flight_total, u32::MAX);
+        }
+    }
+
+    /// Counts a request that succeeded on the endpoint of this slot; only the lane's worker calls
+    /// this.
+    pub fn add_success(&self, slot: u32) {
+        if let Some(outcomes) = self.outcomes.get(slot as usize) {
+            step32(&outcomes.succeeded, 1);
+        }
+    }
+
+    /// Counts a request that failed on the endpoint of this slot; only the lane's worker calls
+    /// this.
+    pub fn add_failure(&self, slot: u32) {
+        if let Some(outcomes) = self.outcomes.get(slot as usize) {
+            step32(&outcomes.failed, 1);
         }
     }
 
@@ -110,7 +145,7 @@ impl Lane {
     /// Sets the gauges to zero: a worker that takes over the lane of a dead one has nothing open.
     pub fn reset_gauges(&self) {
         self.counters[Counter::ClientsOpen as usize].store(0, Ordering::Relaxed);
-        for count in &self.in_flight {
+        for count in self.in_flight.iter().chain([&self.in_flight_total]) {
             count.store(0, Ordering::Relaxed);
         }
     }
@@ -118,6 +153,10 @@ impl Lane {
 
 /// A single writer's addition: no locked instruction.
 fn step(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}
+
+fn step32(counter: &AtomicU32, by: u32) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
@@ -164,8 +203,25 @@ impl Lanes {
     /// Requests in flight on all endpoints, over all workers.
     #[must_use]
     pub fn in_flight_total(&self) -> u32 {
-        let slots = self.lanes.first().map_or(0, |lane| lane.in_flight.len());
-        (0..slots).map(|slot| self.in_flight(slot as u32)).fold(0, u32::wrapping_add)
+        let totals = self.lanes.iter().map(|lane| lane.in_flight_total.load(Ordering::Relaxed));
+        totals.fold(0, u32::wrapping_add)
+    }
+
+    /// Requests that succeeded on one endpoint so far, over all workers; the count wraps.
+    #[must_use]
+    pub fn succeeded(&self, slot: u32) -> u32 {
+        self.sum_outcomes(slot, |outcomes| &outcomes.succeeded)
+    }
+
+    /// Requests that failed on one endpoint so far, over all workers; the count wraps.
+    #[must_use]
+    pub fn failed(&self, slot: u32) -> u32 {
+        self.sum_outcomes(slot, |outcomes| &outcomes.failed)
+    }
+
+    fn sum_outcomes(&self, slot: u32, which: impl Fn(&Outcomes) -> &AtomicU32) -> u32 {
+        let outcomes = self.lanes.iter().filter_map(|lane| lane.outcomes.get(slot as usize));
+        outcomes.map(|it| which(it).load(Ordering::Relaxed)).fold(0, u32::wrapping_add)
     }
 }
 

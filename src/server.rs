@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Cause, StartError};
 use crate::metrics::{Counter, Lanes};
+use crate::upstream::outcome::{self, Outcome};
 use crate::worker::mailbox::{Inbox, Mailbox, Message};
 use crate::worker::places::Places;
 use crate::worker::{self, Ended, Seat};
@@ -29,6 +30,7 @@ use listen::{listen, local_addr};
 pub struct Server {
     config: Arc<Config>,
     lanes: Lanes,
+    outcomes: Sender<Outcome>,
     client_places: Arc<Places>,
     control: Control,
     addrs: Vec<SocketAddr>,
@@ -116,11 +118,13 @@ impl Server {
         let client = &config.client;
         let client_places =
             Arc::new(Places::new(workers, client.conns_max, client.conns_per_address_max));
-        let control = Control::start(&config.backends, config.policy, &config.health)?;
+        let (outcomes, received) = outcome::channel();
+        let control = Control::start(&config, lanes.clone(), received)?;
         let (event_sender, events) = crossbeam::channel::bounded(EVENTS_MAX);
         Ok(Server {
             config,
             lanes,
+            outcomes,
             client_places,
             control,
             addrs,
@@ -218,6 +222,7 @@ impl Server {
             lanes: self.lanes.clone(),
             places: self.client_places.clone(),
             published: self.control.published(),
+            outcomes: self.outcomes.clone(),
             listeners: listeners.map_err(resource)?,
             inbox: place.inbox.try_clone().map_err(resource)?,
             is_successor: place.restarts > 0,

@@ -13,9 +13,10 @@ use crate::cli::flags::{
 };
 use crate::cli::read::{List, parse_cores};
 use crate::config::{
-    BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DriverChoice, Faults,
-    ForwardConfig, ForwardedHeaders, HeadLimits, HealthConfig, ListenerConfig, Policy, WORKERS_MAX,
-    WorkersConfig,
+    BACKENDS_MAX, BackendConfig, BackendLimits, BalanceConfig, BreakerConfig, ClientLimits, Config,
+    DriverChoice, EjectConfig, Faults, ForwardConfig, ForwardedHeaders, HashKey, HeadLimits,
+    HealthConfig, InitialHealth, ListenerConfig, Policy, QueueConfig, RetryConfig, RetryOn,
+    Statuses, WORKERS_MAX, WorkersConfig,
 };
 use crate::error::StartError;
 
@@ -62,8 +63,42 @@ impl ProxyArgs {
                 },
                 ring_entries: at_least_one(workers.ring_entries),
             },
-            policy: match traffic.policy {
-                PolicyArg::RoundRobin => Policy::RoundRobin,
+            balance: BalanceConfig {
+                policy: match traffic.policy {
+                    PolicyArg::RoundRobin => Policy::RoundRobin,
+                },
+                hash_key: HashKey::Source,
+                hash_seed: 0,
+                hash_balance_percent: None,
+                sticky: None,
+                slow_start: Duration::ZERO,
+                panic_percent: 0,
+            },
+            queue: QueueConfig { requests_max: 1024, timeout: Duration::from_secs(5) },
+            retry: RetryConfig {
+                retries_max: 3,
+                on: RetryOn { lost: true, timeout: false, invalid: false, statuses: None },
+                body_bytes_max: 65_536,
+                budget_percent: 20,
+                budget_per_second: 3,
+            },
+            eject: EjectConfig {
+                consecutive_max: NonZeroU32::new(5),
+                success_gap_percent: NonZeroU32::new(30),
+                interval: Duration::from_secs(10),
+                requests_min: 100,
+                time: Duration::from_secs(5),
+                time_max: Duration::from_secs(300),
+                percent_max: 50,
+            },
+            breaker: BreakerConfig {
+                requests_max: None,
+                pending_max: None,
+                error_percent: None,
+                window: Duration::from_secs(10),
+                requests_min: 20,
+                open_time: Duration::from_secs(5),
+                trials: at_least_one(3),
             },
             health: health_of(health)?,
             client: client.limits(machine.conns_max()),
@@ -194,7 +229,16 @@ fn health_of(health: HealthArgs) -> Result<HealthConfig, StartError> {
     }
     Ok(HealthConfig {
         path,
+        method: "GET".to_owned(),
+        host: None,
+        headers: Vec::new(),
+        statuses: Statuses(vec![200..=399]),
+        body: None,
         interval,
+        interval_changing: interval,
+        interval_down: interval,
+        initial: InitialHealth::Probe,
+        agent_port: None,
         timeout,
         rise: at_least_one(health.health_rise),
         fall: at_least_one(health.health_fall),

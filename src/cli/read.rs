@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::{BackendConfig, Faults, WEIGHT_MAX};
+use crate::config::{BackendConfig, Faults, Mode, WEIGHT_MAX};
 
 /// Values that one flag or variable names, separated by white space.
 #[derive(Clone, Debug)]
@@ -101,7 +101,14 @@ pub(super) fn parse_backend(text: &str) -> Result<BackendConfig, String> {
         let number = value.parse::<NonZeroU16>().ok().filter(|weight| weight.get() <= WEIGHT_MAX);
         weight = number.ok_or_else(|| format!("the weight is not 1 to {WEIGHT_MAX}"))?;
     }
-    Ok(BackendConfig { host: host.to_ascii_lowercase(), port, weight })
+    Ok(BackendConfig {
+        host: host.to_ascii_lowercase(),
+        port,
+        weight,
+        conns_max: None,
+        is_backup: false,
+        mode: Mode::Ready,
+    })
 }
 
 /// Reads a network in CIDR notation, or one address.

@@ -8,17 +8,21 @@ mod thread;
 
 use std::convert::Infallible;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 
 use crossbeam::channel::Receiver;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::config::{BackendConfig, HealthConfig, Policy};
+use crate::config::{BackendConfig, BreakerConfig, Config};
 use crate::control::publish::Publisher;
 use crate::control::thread::Thread;
 use crate::error::StartError;
 use crate::health::{self, Watch};
-use crate::upstream::endpoint::{Address, Endpoint, Slot};
+use crate::metrics::Lanes;
+use crate::upstream::endpoint::{Address, Endpoint, Slot, Standing, Tier, WEIGHT_UNIT};
+use crate::upstream::limit::Limits;
+use crate::upstream::outcome::Outcome;
 use crate::upstream::snapshot::{DEFAULT_POOL, Published};
 
 /// The running control thread; dropping it asks the thread to end without waiting.
@@ -37,19 +41,19 @@ impl Control {
     /// `Usage` when a probe cannot be made of the flags, `Resource` when the thread or its runtime
     /// cannot be had.
     pub fn start(
-        backends: &[BackendConfig],
-        policy: Policy,
-        health: &HealthConfig,
+        config: &Config,
+        lanes: Lanes,
+        outcomes: Receiver<Outcome>,
     ) -> Result<Control, StartError> {
-        let mut endpoints = Vec::with_capacity(backends.len());
-        let mut watches = Vec::with_capacity(backends.len());
-        for (number, backend) in (0..).zip(backends) {
-            let endpoint = endpoint_of(number, backend);
-            watches.push(Watch::new(endpoints.len(), &endpoint.id, backend, health)?);
+        let mut endpoints = Vec::with_capacity(config.backends.len());
+        let mut watches = Vec::with_capacity(config.backends.len());
+        for (number, backend) in (0..).zip(&config.backends) {
+            let endpoint = endpoint_of(number, backend, &config.breaker);
+            watches.push(Watch::new(endpoints.len(), &endpoint.id, backend, &config.health)?);
             endpoints.push(endpoint);
         }
         let (judged, first_round) = crossbeam::channel::bounded(1);
-        let publisher = Publisher::new(endpoints, policy, judged);
+        let publisher = Publisher::new(endpoints, config.balance.clone(), judged);
         let published = publisher.published();
         let thread = Thread::spawn(drive(watches, publisher))?;
         Ok(Control { thread, published, first_round })
@@ -89,13 +93,15 @@ impl Control {
 }
 
 /// The endpoint of a backend before its first probe.
-fn endpoint_of(number: u32, backend: &BackendConfig) -> Endpoint {
+fn endpoint_of(number: u32, backend: &BackendConfig, breaker: &BreakerConfig) -> Endpoint {
     Endpoint {
         slot: Slot { number, generation: 0 },
         id: format!("{DEFAULT_POOL}/{}", backend.authority()),
         address: health::literal_of(backend).map(Address::Tcp),
-        weight: backend.weight.get(),
-        healthy: false,
+        weight: u32::from(backend.weight.get()) * WEIGHT_UNIT,
+        tier: if backend.is_backup { Tier::Backup } else { Tier::Primary },
+        standing: Standing::Out,
+        limits: Arc::new(Limits::new(backend.conns_max, breaker.requests_max, breaker.pending_max)),
     }
 }
 

@@ -10,16 +10,16 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::Policy;
+use crate::config::BalanceConfig;
 use crate::health::Verdict;
-use crate::upstream::endpoint::{Address, Endpoint};
+use crate::upstream::endpoint::{Address, Endpoint, Standing};
 use crate::upstream::snapshot::{Published, Snapshot};
 
 /// The writer of the snapshot.
 #[derive(Debug)]
 pub(super) struct Publisher {
     published: Published,
-    policy: Policy,
+    balance: BalanceConfig,
     /// The epoch in force.
     epoch: u64,
     /// The endpoints as the verdicts so far make them.
@@ -34,12 +34,12 @@ impl Publisher {
     /// Publishes these endpoints as the first snapshot.
     pub(super) fn new(
         endpoints: Vec<Endpoint>,
-        policy: Policy,
+        balance: BalanceConfig,
         first_round: Sender<()>,
     ) -> Publisher {
         Publisher {
-            published: Snapshot::new(EPOCH_FIRST, endpoints.clone(), policy).publish(),
-            policy,
+            published: Snapshot::new(EPOCH_FIRST, endpoints.clone(), &balance).publish(),
+            balance,
             epoch: EPOCH_FIRST,
             judged: vec![false; endpoints.len()],
             endpoints,
@@ -78,13 +78,14 @@ impl Publisher {
         };
         let is_first = !std::mem::replace(&mut self.judged[verdict.index], true);
         let address = verdict.address.map(Address::Tcp);
-        let turns = verdict.healthy != endpoint.healthy;
+        let standing = if verdict.healthy { Standing::Open } else { Standing::Out };
+        let turns = standing != endpoint.standing;
         let moves = address != endpoint.address;
         if moves && endpoint.address.is_some() {
             // Connections to the old address are not to be used for the new one.
             endpoint.slot.generation = endpoint.slot.generation.wrapping_add(1);
         }
-        endpoint.healthy = verdict.healthy;
+        endpoint.standing = standing;
         endpoint.address = address;
         let (id, why) = (&endpoint.id, &verdict.why);
         match (turns || is_first, verdict.healthy) {
@@ -97,7 +98,7 @@ impl Publisher {
 
     fn publish(&mut self) {
         self.epoch += 1;
-        let snapshot = Snapshot::new(self.epoch, self.endpoints.clone(), self.policy);
+        let snapshot = Snapshot::new(self.epoch, self.endpoints.clone(), &self.balance);
         self.published.store(Arc::new(snapshot));
     }
 

@@ -1,6 +1,9 @@
 //! One backend address as the workers see it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::upstream::limit::Limits;
 
 /// The place of an endpoint in every table that is indexed by endpoint.
 ///
@@ -21,6 +24,28 @@ pub enum Address {
     Tcp(SocketAddr),
 }
 
+/// What requests an endpoint takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// All.
+    Open,
+    /// As many as `Limits` allows trials: its breaker is half open.
+    Trial,
+    /// Those of the sticky sessions it has.
+    Draining,
+    /// None.
+    Out,
+}
+
+/// When an endpoint is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Always.
+    Primary,
+    /// While no primary one can take a request.
+    Backup,
+}
+
 /// One backend address.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -30,16 +55,30 @@ pub struct Endpoint {
     pub id: String,
     /// Where it is reached; `None` while its name was never resolved.
     pub address: Option<Address>,
-    /// Its share of requests, 1 to `config::WEIGHT_MAX`.
-    pub weight: u16,
-    /// Whether health lets it take requests.
-    pub healthy: bool,
+    /// Its share of requests, in parts of `WEIGHT_UNIT` for each unit of its configured weight,
+    /// less while it starts slowly or is loaded; at least 1.
+    pub weight: u32,
+    /// When it is wanted.
+    pub tier: Tier,
+    /// What requests it takes.
+    pub standing: Standing,
+    /// How much it takes at once.
+    pub limits: Arc<Limits>,
 }
 
 impl Endpoint {
-    /// Whether a request may go to it.
+    /// Whether any request may go to it.
     #[must_use]
     pub fn is_eligible(&self) -> bool {
-        self.healthy && self.address.is_some()
+        matches!(self.standing, Standing::Open | Standing::Trial) && self.address.is_some()
+    }
+
+    /// Whether a request of a session that it has may go to it.
+    #[must_use]
+    pub fn keeps_sessions(&self) -> bool {
+        self.standing != Standing::Out && self.address.is_some()
     }
 }
+
+/// The weight of an endpoint whose configured weight is 1, unloaded and fully started.
+pub const WEIGHT_UNIT: u32 = 100;

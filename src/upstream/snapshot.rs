@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::config::Policy;
+use crate::config::BalanceConfig;
 use crate::upstream::balance::Balance;
-use crate::upstream::endpoint::{Endpoint, Slot};
+use crate::upstream::endpoint::{Endpoint, Slot, Tier};
+use crate::upstream::sticky;
 
 /// The one pointer to the snapshot in force.
 pub type Published = Arc<ArcSwap<Snapshot>>;
@@ -61,24 +62,36 @@ pub struct Pool {
     pub name: String,
     /// All endpoints, eligible or not.
     pub endpoints: Vec<Endpoint>,
-    /// How one is picked.
-    pub balance: Balance,
+    /// How one of the primary endpoints is picked,
+    pub primary: Balance,
+    /// and one of the backups, where no primary one can be had.
+    pub backup: Balance,
+    /// The sessions' cookies, where sessions are kept.
+    pub sticky: Option<sticky::Table>,
+    /// Whether too few endpoints are healthy to heed health.
+    pub is_panicking: bool,
 }
 
 impl Pool {
     /// A pool of these endpoints, with the policy's tables.
     #[must_use]
-    pub fn new(name: &str, endpoints: Vec<Endpoint>, policy: Policy) -> Pool {
-        let balance = Balance::new(policy, &endpoints);
-        Pool { name: name.to_owned(), endpoints, balance }
+    pub fn new(name: &str, endpoints: Vec<Endpoint>, config: &BalanceConfig) -> Pool {
+        Pool {
+            name: name.to_owned(),
+            primary: Balance::new(config, &endpoints, Tier::Primary),
+            backup: Balance::new(config, &endpoints, Tier::Backup),
+            sticky: config.sticky.as_ref().map(|config| sticky::Table::new(config, &endpoints)),
+            endpoints,
+            is_panicking: false,
+        }
     }
 }
 
 impl Snapshot {
     /// A snapshot with one pool named `default`.
     #[must_use]
-    pub fn new(epoch: u64, endpoints: Vec<Endpoint>, policy: Policy) -> Snapshot {
-        Snapshot { epoch, pools: vec![Pool::new(DEFAULT_POOL, endpoints, policy)] }
+    pub fn new(epoch: u64, endpoints: Vec<Endpoint>, config: &BalanceConfig) -> Snapshot {
+        Snapshot { epoch, pools: vec![Pool::new(DEFAULT_POOL, endpoints, config)] }
     }
 
     /// Puts this snapshot into force as the first one.

@@ -33,11 +33,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam::channel::Sender;
+
 use crate::config::{Config, Faults};
 use crate::error::StartError;
 use crate::metrics::{Counter, Lanes};
 use crate::panic::message_of;
 use crate::sys::Pending;
+use crate::upstream::outcome::Outcome;
 use crate::upstream::snapshot::Published;
 use deadline::Deadlines;
 use driver::Runtime;
@@ -61,6 +64,8 @@ pub struct Seat {
     pub places: Arc<Places>,
     /// The snapshot in force.
     pub published: Published,
+    /// Where failures of backends are told.
+    pub outcomes: Sender<Outcome>,
     /// This worker's own socket for each of `Config::listeners`.
     pub listeners: Vec<TcpListener>,
     /// What other threads tell it.
@@ -118,8 +123,18 @@ async fn serve(
     driver: &'static str,
     on_start: impl FnOnce(&'static str),
 ) -> Result<Option<String>, StartError> {
-    let Seat { id, core: _, config, lanes, places, published, listeners, inbox, is_successor } =
-        seat;
+    let Seat {
+        id,
+        core: _,
+        config,
+        lanes,
+        places,
+        published,
+        outcomes,
+        listeners,
+        inbox,
+        is_successor,
+    } = seat;
     let faults = if is_successor { Faults::default() } else { config.faults };
     let worker = Rc::new(Worker::new(id, config, lanes, places, published, deadlines, faults));
     for (index, socket) in listeners.into_iter().enumerate() {

@@ -15,7 +15,7 @@ use crate::error::Cause;
 use crate::http1::client;
 use crate::metrics::{Counter, Lane, Lanes};
 use crate::panic::contained;
-use crate::upstream::balance::Cursor;
+use crate::upstream::balance::{Ask, Cursor};
 use crate::upstream::endpoint::{Address, Endpoint, Slot};
 use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, PoolId, Published, Snapshot, View};
@@ -142,7 +142,10 @@ impl Worker {
             cursors.push(Cursor::new(self.id));
         }
         let (pool, cursor) = (snapshot.pool(pool)?, cursors.get_mut(pool.0)?);
-        let endpoint = pool.balance.pick(&pool.endpoints, cursor, tried)?;
+        let ask = Ask { hash: 0, lanes: &self.lanes, now: Instant::now() };
+        let is_free = |index: usize| !tried.contains(&pool.endpoints[index].slot);
+        let index = pool.primary.pick(&pool.endpoints, cursor, &ask, is_free)?;
+        let endpoint = pool.endpoints.get(index)?;
         Some((endpoint.slot, endpoint.address?))
     }
 

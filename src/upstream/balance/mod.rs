@@ -5,43 +5,59 @@
 
 pub mod round_robin;
 
-use crate::config::Policy;
-use crate::upstream::endpoint::{Endpoint, Slot};
+use std::time::{Duration, Instant};
+
+use crate::config::{BalanceConfig, Policy};
+use crate::metrics::Lanes;
+use crate::upstream::endpoint::{Endpoint, Slot, Tier};
 use round_robin::Schedule;
 
-/// A policy with what it precomputes from a pool's eligible endpoints.
+/// A policy with what it precomputes from the eligible endpoints of one tier.
 #[derive(Debug)]
 pub enum Balance {
     /// In turn, in proportion to the weights.
     RoundRobin(Schedule),
 }
 
+/// What a pick depends on beside the pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The hash of the request's key.
+    pub hash: u64,
+    /// The requests in flight on each endpoint.
+    pub lanes: &'a Lanes,
+    /// The time.
+    pub now: Instant,
+}
+
 impl Balance {
-    /// The tables of this policy for these endpoints.
+    /// The tables of the configured policy for the eligible endpoints of this tier.
     #[must_use]
-    pub fn new(policy: Policy, endpoints: &[Endpoint]) -> Balance {
-        let weight_of = |it: &Endpoint| if it.is_eligible() { it.weight } else { 0 };
-        let weights: Vec<u16> = endpoints.iter().map(weight_of).collect();
-        match policy {
-            Policy::RoundRobin => Balance::RoundRobin(Schedule::new(&weights)),
+    pub fn new(config: &BalanceConfig, endpoints: &[Endpoint], tier: Tier) -> Balance {
+        let takes = |it: &Endpoint| it.is_eligible() && it.tier == tier;
+        let weight_of = |it: &Endpoint| if takes(it) { it.weight } else { 0 };
+        let weights: Vec<u32> = endpoints.iter().map(weight_of).collect();
+        match config.policy {
+            _ => Balance::RoundRobin(Schedule::new(&weights)),
         }
     }
 
-    /// The endpoint for the next attempt, and never one of `tried`; `None` when no other is
-    /// eligible. `endpoints` are those that the tables were made for.
-    pub fn pick<'p>(
+    /// The index in `endpoints` of the one for the next attempt, and never one that is not free;
+    /// `None` when no other is eligible. `endpoints` are those that the tables were made for.
+    pub fn pick(
         &self,
-        endpoints: &'p [Endpoint],
+        endpoints: &[Endpoint],
         cursor: &mut Cursor,
-        tried: &[Slot],
-    ) -> Option<&'p Endpoint> {
+        ask: &Ask<'_>,
+        is_free: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         match self {
             Balance::RoundRobin(schedule) => {
                 for _ in 0..schedule.len() {
-                    let endpoint = endpoints.get(schedule.at(cursor.turn)?)?;
+                    let index = schedule.at(cursor.turn)?;
                     cursor.turn = cursor.turn.wrapping_add(1);
-                    if !tried.contains(&endpoint.slot) {
-                        return Some(endpoint);
+                    if is_free(index) {
+                        return Some(index);
                     }
                 }
                 None
@@ -50,7 +66,7 @@ impl Balance {
     }
 }
 
-/// What a worker remembers between picks.
+/// What a worker remembers between picks from one pool.
 #[derive(Debug)]
 pub struct Cursor {
     turn: usize,
@@ -63,6 +79,9 @@ impl Cursor {
     pub fn new(worker: usize) -> Cursor {
         Cursor { turn: worker }
     }
+
+    /// Remembers how long an endpoint took until its answer began; failures count as long.
+    pub fn observe(&mut self, slot: Slot, latency: Duration, now: Instant) {}
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ impl Schedule {
     /// Each step gives the turn to the endpoint with the most credit, after every endpoint was
     /// credited its weight, and takes the sum of the weights from it (nginx's smooth round robin).
     #[must_use]
-    pub fn new(weights: &[u16]) -> Schedule {
+    pub fn new(weights: &[u32]) -> Schedule {
         let weights = reduce(weights);
         let sum: i64 = weights.iter().sum();
         let mut credits = vec![0; weights.len()];
@@ -58,7 +58,7 @@ impl Schedule {
 
 /// The weights divided by their greatest common divisor and scaled so that the order stays
 /// below `TURNS_MAX`, each at least 1.
-fn reduce(weights: &[u16]) -> Vec<i64> {
+fn reduce(weights: &[u32]) -> Vec<i64> {
     let divisor = weights.iter().fold(0, |a, &b| gcd(a, i64::from(b))).max(1);
     let reduced = weights.iter().map(|&weight| i64::from(weight) / divisor);
     let sum: i64 = reduced.clone().sum();
@@ -80,7 +80,7 @@ const TURNS_MAX: i64 = 4096;
 mod tests {
     use super::*;
 
-    fn check(weights: &[u16], order: &str) {
+    fn check(weights: &[u32], order: &str) {
         let schedule = Schedule::new(weights);
         let turns: String = (0..schedule.len())
             .filter_map(|turn| schedule.at(turn))

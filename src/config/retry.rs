@@ -1,0 +1,32 @@
+//! When a failed request is tried again.
+
+use crate::config::Statuses;
+
+/// When a failed request is tried again.
+#[derive(Clone, Debug)]
+pub struct RetryConfig {
+    /// The most further attempts of one request.
+    pub retries_max: u32,
+    /// What may be tried again.
+    pub on: RetryOn,
+    /// The most bytes of a request's body that are held to be sent again.
+    pub body_bytes_max: usize,
+    /// The most retries, in percent of requests, besides `budget_per_second`.
+    pub budget_percent: u32,
+    /// The retries a second that are always allowed.
+    pub budget_per_second: u32,
+}
+
+/// What may be tried again. A connection that could not be made always may: nothing was sent.
+/// All else only if the request is idempotent (RFC 9110 §9.2.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryOn {
+    /// A connection lost before an answer began.
+    pub lost: bool,
+    /// An answer whose head did not come in time.
+    pub timeout: bool,
+    /// An answer that breaks the grammar.
+    pub invalid: bool,
+    /// An answer of one of these statuses, as long as another endpoint can be asked.
+    pub statuses: Option<Statuses>,
+}

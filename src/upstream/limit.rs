@@ -1,0 +1,131 @@
+//! How much an endpoint takes at once, exactly, over all workers.
+//!
+//! One atomic for each limit, by compare-exchange; an endpoint without limits pays nothing. Taken
+//! and given by the worker's guards, which know whom a freed place is offered to.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A limit, and how much of it is taken.
+#[derive(Debug)]
+pub struct Limit {
+    max: AtomicU32,
+    taken: AtomicU32,
+}
+
+impl Limit {
+    /// A limit of which nothing is taken.
+    #[must_use]
+    pub fn new(max: u32) -> Limit {
+        Limit { max: AtomicU32::new(max), taken: AtomicU32::new(0) }
+    }
+
+    /// Takes one, if there is one.
+    pub fn take(&self) -> bool {
+        let max = self.max.load(Ordering::Relaxed);
+        let next = |taken| (taken < max).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
+    }
+
+    /// Gives one back.
+    pub fn give(&self) {
+        self.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether one could be taken just now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.taken.load(Ordering::Acquire) < self.max.load(Ordering::Relaxed)
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Acquire)
+    }
+}
+
+/// The limits of one endpoint; snapshots share them.
+#[derive(Debug)]
+pub struct Limits {
+    /// Connections, busy or idle.
+    pub conns: Option<Limit>,
+    /// Requests in flight.
+    pub requests: Option<Limit>,
+    /// Requests that wait for a connection to be made.
+    pub pending: Option<Limit>,
+    /// Requests that may still try an endpoint whose breaker is half open.
+    trials: AtomicU32,
+}
+
+impl Limits {
+    /// Limits of which nothing is taken.
+    #[must_use]
+    pub fn new(
+        conns: Option<NonZeroU32>,
+        requests: Option<NonZeroU32>,
+        pending: Option<NonZeroU32>,
+    ) -> Limits {
+        let limit = |max: Option<NonZeroU32>| max.map(|max| Limit::new(max.get()));
+        Limits {
+            conns: limit(conns),
+            requests: limit(requests),
+            pending: limit(pending),
+            trials: AtomicU32::new(0),
+        }
+    }
+
+    /// Allows so many trials, whatever was left of earlier ones; the control thread calls this
+    /// before it publishes a half-open breaker.
+    pub fn allow_trials(&self, trials: u32) {
+        self.trials.store(trials, Ordering::Release);
+    }
+
+    /// Takes a trial, if there is one.
+    pub fn take_trial(&self) -> bool {
+        let next = |left: u32| left.checked_sub(1);
+        self.trials.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
+    }
+
+    /// Gives a trial back that was not made.
+    pub fn give_trial(&self) {
+        self.trials.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether a trial could be made just now.
+    #[must_use]
+    pub fn has_trial(&self) -> bool {
+        self.trials.load(Ordering::Acquire) > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_take_exactly_what_there_is() {
+        const MAX: u32 = 7;
+        let limit = Limit::new(MAX);
+        let taken: u32 = std::thread::scope(|scope| {
+            let take = || (0..100).filter(|_| limit.take()).count() as u32;
+            let threads = [(); 4].map(|()| scope.spawn(take));
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!((taken, limit.taken(), limit.has_room()), (MAX, MAX, false));
+        limit.give();
+        assert!(limit.has_room() && limit.take() && !limit.take());
+    }
+
+    #[test]
+    fn trials_are_counted_down_and_allowed_anew() {
+        let limits = Limits::new(None, None, None);
+        assert!(!limits.take_trial());
+        limits.allow_trials(2);
+        assert_eq!([(); 3].map(|()| limits.take_trial()), [true, true, false]);
+        limits.give_trial();
+        assert!(limits.has_trial());
+        limits.allow_trials(1);
+        assert_eq!([(); 2].map(|()| limits.take_trial()), [true, false]);
+    }
+}
