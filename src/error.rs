@@ -18,8 +18,22 @@ pub enum Retry {
     Never,
     /// No request byte was written: safe for every method.
     Always,
-    /// The request may have taken effect: safe for idempotent methods alone (RFC 9110 §9.2.2).
-    IfIdempotent,
+    /// The request may have taken effect: safe for idempotent methods alone (RFC 9110 §9.2.2), and
+    /// done where `--retry-on` names this class of failures.
+    IfIdempotent(Class),
+}
+
+/// What `--retry-on` can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A connection lost before an answer began.
+    Lost,
+    /// An answer whose head did not come in time.
+    TimedOut,
+    /// An answer that breaks the grammar.
+    Invalid,
+    /// An answer of a status that was named.
+    Status,
 }
 
 /// What becomes of the client's connection after a failure.
@@ -128,6 +142,12 @@ pub enum Cause {
     AcceptExhausted,
     /// No endpoint is eligible.
     NoEndpoint,
+    /// Every eligible endpoint has as many requests as it may.
+    EndpointsBusy,
+    /// All places on endpoints are taken, and as many requests wait for one as may.
+    QueueFull,
+    /// A request waited for a place on an endpoint for as long as it may.
+    QueueTimeout,
     /// `connect()` to the endpoint failed.
     ConnectFailed,
     /// `connect()` to the endpoint took too long.
@@ -140,6 +160,8 @@ pub enum Cause {
     ResponseHeadTooLarge,
     /// The endpoint sent no complete response head in time.
     ResponseTimeout,
+    /// The endpoint's answer has a status that is tried elsewhere.
+    ResponseStatus,
     /// The endpoint's answer ended early.
     ResponseTruncated,
     /// A chunk or a trailer of the endpoint's answer breaks the grammar.
@@ -154,7 +176,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Cause; 49] = [
+    pub const ALL: [Cause; 53] = [
         Cause::RequestIsTls,
         Cause::RequestSyntax,
         Cause::RequestBareLineEnd,
@@ -193,12 +215,16 @@ impl Cause {
         Cause::ClientsMax,
         Cause::AcceptExhausted,
         Cause::NoEndpoint,
+        Cause::EndpointsBusy,
+        Cause::QueueFull,
+        Cause::QueueTimeout,
         Cause::ConnectFailed,
         Cause::ConnectTimeout,
         Cause::BackendLost,
         Cause::ResponseInvalid,
         Cause::ResponseHeadTooLarge,
         Cause::ResponseTimeout,
+        Cause::ResponseStatus,
         Cause::ResponseTruncated,
         Cause::ResponseChunkInvalid,
         Cause::ResponseBodyTimeout,

@@ -22,6 +22,8 @@ use crate::metrics::{Counter, Lanes};
 use crate::upstream::outcome::{self, Outcome};
 use crate::worker::mailbox::{Inbox, Mailbox, Message};
 use crate::worker::places::Places;
+use crate::worker::state::Shared;
+use crate::worker::waitlist::Waitlist;
 use crate::worker::{self, Ended, Seat};
 use listen::{listen, local_addr};
 
@@ -32,6 +34,7 @@ pub struct Server {
     lanes: Lanes,
     outcomes: Sender<Outcome>,
     client_places: Arc<Places>,
+    waitlist: Arc<Waitlist>,
     control: Control,
     addrs: Vec<SocketAddr>,
     places: Vec<Place>,
@@ -118,6 +121,8 @@ impl Server {
         let client = &config.client;
         let client_places =
             Arc::new(Places::new(workers, client.conns_max, client.conns_per_address_max));
+        let mailboxes = places.iter().map(|place| place.mailbox.clone()).collect();
+        let waitlist = Waitlist::new(mailboxes, config.queue.requests_max);
         let (outcomes, received) = outcome::channel();
         let control = Control::start(&config, lanes.clone(), received)?;
         let (event_sender, events) = crossbeam::channel::bounded(EVENTS_MAX);
@@ -126,6 +131,7 @@ impl Server {
             lanes,
             outcomes,
             client_places,
+            waitlist,
             control,
             addrs,
             places,
@@ -216,13 +222,16 @@ impl Server {
         let listeners: Result<Vec<_>, _> =
             place.listeners.iter().map(TcpListener::try_clone).collect();
         let seat = Seat {
-            id,
+            shared: Shared {
+                id,
+                config: self.config.clone(),
+                lanes: self.lanes.clone(),
+                places: self.client_places.clone(),
+                waitlist: self.waitlist.clone(),
+                published: self.control.published(),
+                outcomes: self.outcomes.clone(),
+            },
             core: place.core,
-            config: self.config.clone(),
-            lanes: self.lanes.clone(),
-            places: self.client_places.clone(),
-            published: self.control.published(),
-            outcomes: self.outcomes.clone(),
             listeners: listeners.map_err(resource)?,
             inbox: place.inbox.try_clone().map_err(resource)?,
             is_successor: place.restarts > 0,

@@ -1,6 +1,6 @@
 //! The table of corelane's own answers: what each cause leads to.
 
-use crate::error::{Cause, Fate, Retry, Verdict};
+use crate::error::{Cause, Class, Fate, Retry, Verdict};
 
 impl Cause {
     /// The row of this cause in the table of corelane's own answers.
@@ -108,6 +108,9 @@ impl Cause {
                 "destination_unavailable",
                 "no backend is available",
             ),
+            C::EndpointsBusy => busy("endpoints-busy", "every backend has as many requests as it may"),
+            C::QueueFull => busy("queue-full", "too many requests wait for a backend"),
+            C::QueueTimeout => busy("queue-timeout", "no backend had a place in time"),
             C::ConnectFailed => fail(
                 502,
                 Retry::Always,
@@ -124,31 +127,38 @@ impl Cause {
             ),
             C::BackendLost => fail(
                 502,
-                Retry::IfIdempotent,
+                Retry::IfIdempotent(Class::Lost),
                 "backend-lost",
                 "connection_terminated",
                 "the backend closed the connection before it answered",
             ),
             C::ResponseInvalid => fail(
                 502,
-                Retry::Never,
+                Retry::IfIdempotent(Class::Invalid),
                 "response-invalid",
                 "http_protocol_error",
                 "the backend's answer breaks the grammar",
             ),
             C::ResponseHeadTooLarge => fail(
                 502,
-                Retry::Never,
+                Retry::IfIdempotent(Class::Invalid),
                 "response-head-too-large",
                 "http_response_header_section_size",
                 "the head of the backend's answer is too large",
             ),
             C::ResponseTimeout => fail(
                 504,
-                Retry::Never,
+                Retry::IfIdempotent(Class::TimedOut),
                 "response-timeout",
                 "http_response_timeout",
                 "the backend did not answer in time",
+            ),
+            C::ResponseStatus => fail(
+                502,
+                Retry::IfIdempotent(Class::Status),
+                "response-status",
+                "http_protocol_error",
+                "the backend failed, and no other could be asked",
             ),
             C::ResponseTruncated => cut("response-truncated", "the backend's answer ended early"),
             C::ResponseChunkInvalid => {
@@ -182,6 +192,11 @@ fn fail(
     message: &'static str,
 ) -> Verdict {
     Verdict { status: Some(status), fate: Fate::Keep, retry, name, proxy_error, message }
+}
+
+/// No backend takes the request just now; the client may try again later.
+fn busy(name: &'static str, message: &'static str) -> Verdict {
+    fail(503, Retry::Never, name, "connection_limit_reached", message)
 }
 
 /// The client's address has more than its share; the client may try again later.

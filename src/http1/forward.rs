@@ -172,8 +172,9 @@ pub fn passes_as_is(head: &ResponseHead<'_, '_>, client: ClientSide) -> bool {
         && client == ClientSide { version: Version::Http11, keep_alive: true }
 }
 
-/// Writes the head of a response for a client to the end of `out`.
-pub fn response(head: &ResponseHead<'_, '_>, client: ClientSide, out: &mut Vec<u8>) {
+/// Writes the head of a response for a client to the end of `out`, with one more header line (or
+/// nothing) in `added`.
+pub fn response(head: &ResponseHead<'_, '_>, client: ClientSide, added: &[u8], out: &mut Vec<u8>) {
     out.reserve(head.bytes + ADDED_BYTES);
     out.extend_from_slice(b"HTTP/1.1 ");
     write_display(out, head.status);
@@ -196,6 +197,7 @@ pub fn response(head: &ResponseHead<'_, '_>, client: ClientSide, out: &mut Vec<u
         }
         write_header(out, header);
     }
+    out.extend_from_slice(added);
     if head.status == SWITCHING_PROTOCOLS {
         write_upgrade(out, head.upgrade.unwrap_or_default());
     } else if !head.is_interim() && !opens_tunnel(head.status, head.to) {
@@ -376,7 +378,7 @@ mod tests {
         let parsed = parsed.unwrap().unwrap();
         assert_eq!(passes_as_is(&parsed, client), expected.is_none());
         let mut out = Vec::new();
-        response(&parsed, client, &mut out);
+        response(&parsed, client, b"", &mut out);
         assert_eq!(String::from_utf8_lossy(&out), expected.unwrap_or(head));
     }
 

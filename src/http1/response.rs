@@ -27,6 +27,8 @@ pub struct ResponseHead<'h, 'b> {
     pub framing: Framing,
     /// Whether the backend keeps the connection open after this answer.
     pub keep_alive: bool,
+    /// How many seconds the backend says it keeps an unused connection (`Keep-Alive: timeout=N`).
+    pub keep_alive_seconds: Option<u32>,
     /// Whether `Connection` names headers beyond the hop-by-hop ones.
     pub names_headers: bool,
     /// What a 101 switches to.
@@ -103,6 +105,7 @@ pub fn parse<'h, 'b>(
         reason,
         framing,
         keep_alive: framing != Framing::UntilClose && facts.connection.persists(version),
+        keep_alive_seconds: facts.keep_alive_seconds,
         names_headers: facts.connection.names_headers,
         has_hop_by_hop: facts.has_hop_by_hop
             || (facts.has_framing() && forbids_framing(status, to)),
@@ -120,6 +123,7 @@ struct Facts<'b> {
     coding: Option<Coding>,
     connection: ConnectionOptions,
     has_hop_by_hop: bool,
+    keep_alive_seconds: Option<u32>,
     upgrade: Option<&'b [u8]>,
 }
 
@@ -146,6 +150,7 @@ impl<'b> Facts<'b> {
                     });
                 }
                 Known::Connection => facts.connection.read(header.value),
+                Known::KeepAlive => facts.keep_alive_seconds = timeout_of(header.value),
                 Known::Upgrade => facts.upgrade = facts.upgrade.or(Some(header.value)),
                 _ => {}
             }
@@ -171,6 +176,13 @@ impl<'b> Facts<'b> {
             to == AnswerTo::Head || forbids_framing(status, to) || status == NOT_MODIFIED;
         Ok(if is_empty { Framing::Empty } else { framing })
     }
+}
+
+/// The seconds that a `Keep-Alive` value says (RFC 2068 §19.7.1).
+fn timeout_of(value: &[u8]) -> Option<u32> {
+    let mut parameters = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let seconds = parameters.find_map(|it| it.strip_prefix(b"timeout="))?;
+    str::from_utf8(seconds).ok()?.parse().ok()
 }
 
 fn is_interim(status: u16) -> bool {

@@ -1,7 +1,7 @@
 //! The backends' side: what endpoints there are, which one a request goes to, and the connections
 //! to them.
 //!
-//! `endpoint`, `limit`, `snapshot`, `route`, `balance`, `sticky`, `outcome` and `pool` decide and do
+//! `endpoint`, `limit`, `snapshot`, `route`, `balance`, `sticky`, `outcome`, `patience` and `pool` decide and do
 //! no I/O; `connect` makes connections.
 
 pub mod balance;
@@ -9,6 +9,7 @@ pub mod connect;
 pub mod endpoint;
 pub mod limit;
 pub mod outcome;
+pub mod patience;
 pub mod pool;
 pub mod route;
 pub mod snapshot;

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::upstream::endpoint::Slot;
+use crate::upstream::patience::Patience;
 
 /// Unused connections of type `C`, by endpoint.
 #[derive(Debug)]
@@ -19,8 +20,18 @@ pub struct IdlePool<C> {
 #[derive(Debug)]
 struct Endpoint<C> {
     generation: u32,
+    patience: Patience,
     /// The oldest at the front.
     idle: VecDeque<(Instant, C)>,
+}
+
+/// How old a connection may be, against the time for which it can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Not older: for a request that can be sent again.
+    Whole,
+    /// Half as old: for one that cannot.
+    Half,
 }
 
 impl<C> IdlePool<C> {
@@ -30,55 +41,83 @@ impl<C> IdlePool<C> {
         IdlePool { idle_per_endpoint_max, idle_timeout, endpoints: Vec::new() }
     }
 
-    /// Takes the connection to this endpoint that was used last, if it is younger than `age_max`.
-    pub fn checkout(&mut self, slot: Slot, age_max: Duration, now: Instant) -> Option<C> {
-        let endpoint = self.endpoints.get_mut(slot.number as usize)?;
-        if endpoint.generation != slot.generation {
-            return None;
-        }
+    /// Takes the connection to this endpoint that was used last, and how long it has lain here, if
+    /// that is within `part` of the time for which it can be relied on.
+    pub fn checkout(&mut self, slot: Slot, part: Part, now: Instant) -> Option<(C, Duration)> {
+        let idle_timeout = self.idle_timeout;
+        let endpoint = self.endpoint(slot)?;
         let (since, _) = endpoint.idle.back()?;
         let age = now.saturating_duration_since(*since);
-        if age >= self.idle_timeout {
+        let limit = endpoint.patience.limit(idle_timeout, now);
+        if age >= limit {
             // The others lie there for longer still.
             endpoint.idle.clear();
         }
+        let age_max = match part {
+            Part::Whole => limit,
+            Part::Half => limit / 2,
+        };
         if age >= age_max {
             return None;
         }
-        endpoint.idle.pop_back().map(|(_, conn)| conn)
+        endpoint.idle.pop_back().map(|(_, conn)| (conn, age))
     }
 
     /// Keeps a connection that is between two messages; the oldest one makes room. One to a
     /// predecessor of the endpoint in its slot is closed.
     pub fn checkin(&mut self, slot: Slot, conn: C, now: Instant) {
-        let number = slot.number as usize;
-        while self.endpoints.len() <= number {
-            self.endpoints.push(Endpoint { generation: 0, idle: VecDeque::new() });
-        }
-        let endpoint = &mut self.endpoints[number];
-        if endpoint.generation < slot.generation {
-            endpoint.generation = slot.generation;
-            endpoint.idle.clear();
-        }
-        if endpoint.generation != slot.generation || self.idle_per_endpoint_max == 0 {
-            return;
-        }
-        if endpoint.idle.len() >= self.idle_per_endpoint_max {
+        let idle_max = self.idle_per_endpoint_max;
+        let Some(endpoint) = self.endpoint_or_new(slot).filter(|_| idle_max > 0) else { return };
+        if endpoint.idle.len() >= idle_max {
             endpoint.idle.pop_front();
         }
         endpoint.idle.push_back((now, conn));
     }
 
+    /// The endpoint said how long it keeps an unused connection.
+    pub fn announce(&mut self, slot: Slot, timeout: Duration) {
+        if let Some(endpoint) = self.endpoint_or_new(slot) {
+            endpoint.patience.announce(timeout);
+        }
+    }
+
+    /// The endpoint was found to have closed a connection that had lain unused for `age`.
+    pub fn found_closed(&mut self, slot: Slot, age: Duration, now: Instant) {
+        if let Some(endpoint) = self.endpoint(slot) {
+            endpoint.patience.found_closed(age, now);
+        }
+    }
+
+    /// Whether a connection to this endpoint lies here.
+    #[must_use]
+    pub fn has(&self, slot: Slot) -> bool {
+        let endpoint = self.endpoints.get(slot.number as usize);
+        endpoint.is_some_and(|it| it.generation == slot.generation && !it.idle.is_empty())
+    }
+
     /// Closes what is too old, and what is dead among the `looks_max` oldest of each endpoint.
     pub fn sweep(&mut self, now: Instant, looks_max: usize, is_alive: impl Fn(&C) -> bool) {
         for endpoint in &mut self.endpoints {
-            let mut looks = 0;
+            let limit = endpoint.patience.limit(self.idle_timeout, now);
+            let (mut looks, patience) = (0, &mut endpoint.patience);
             endpoint.idle.retain(|(since, conn)| {
                 looks += 1;
-                now.saturating_duration_since(*since) < self.idle_timeout
-                    && (looks > looks_max || is_alive(conn))
+                let age = now.saturating_duration_since(*since);
+                if age >= limit {
+                    return false;
+                }
+                let is_kept = looks > looks_max || is_alive(conn);
+                if !is_kept {
+                    patience.found_closed(age, now);
+                }
+                is_kept
             });
         }
+    }
+
+    /// Closes the oldest connection to this endpoint. Whether there was one.
+    pub fn evict_from(&mut self, slot: Slot) -> bool {
+        self.endpoint(slot).and_then(|endpoint| endpoint.idle.pop_front()).is_some()
     }
 
     /// Closes the oldest connections of the endpoints that have most of them, `count` in all.
@@ -98,6 +137,27 @@ impl<C> IdlePool<C> {
     /// Closes all connections.
     pub fn clear(&mut self) {
         self.endpoints.clear();
+    }
+
+    fn endpoint(&mut self, slot: Slot) -> Option<&mut Endpoint<C>> {
+        let endpoint = self.endpoints.get_mut(slot.number as usize)?;
+        Some(endpoint).filter(|endpoint| endpoint.generation == slot.generation)
+    }
+
+    /// The endpoint of this slot, in place of a predecessor; `None` for a predecessor itself.
+    fn endpoint_or_new(&mut self, slot: Slot) -> Option<&mut Endpoint<C>> {
+        let number = slot.number as usize;
+        while self.endpoints.len() <= number {
+            let (patience, idle) = (Patience::default(), VecDeque::new());
+            self.endpoints.push(Endpoint { generation: 0, patience, idle });
+        }
+        let endpoint = &mut self.endpoints[number];
+        if endpoint.generation < slot.generation {
+            endpoint.generation = slot.generation;
+            endpoint.patience = Patience::default();
+            endpoint.idle.clear();
+        }
+        Some(endpoint).filter(|endpoint| endpoint.generation == slot.generation)
     }
 
     /// How many connections lie here.
@@ -130,11 +190,15 @@ mod tests {
         pool
     }
 
+    fn out(pool: &mut IdlePool<u8>, slot: Slot, now: Instant) -> Option<u8> {
+        pool.checkout(slot, Part::Whole, now).map(|(conn, _)| conn)
+    }
+
     #[test]
     fn the_last_used_connection_of_the_endpoint_goes_out_first() {
         let now = Instant::now();
         let mut pool = pool_of(&[(A, 1), (B, 2), (A, 3)], now);
-        let out: Vec<_> = (0..3).map(|_| pool.checkout(A, TIMEOUT, now)).collect();
+        let out: Vec<_> = (0..3).map(|_| out(&mut pool, A, now)).collect();
         assert_eq!(out, [Some(3), Some(1), None]);
         assert_eq!(pool.len(), 1);
     }
@@ -144,7 +208,7 @@ mod tests {
         let now = Instant::now();
         let mut pool = pool_of(&[(A, 1), (A, 2), (A, 3)], now);
         assert_eq!(
-            (pool.checkout(A, TIMEOUT, now), pool.checkout(A, TIMEOUT, now)),
+            (out(&mut pool, A, now), out(&mut pool, A, now)),
             (Some(3), Some(2))
         );
         assert!(pool.is_empty());
@@ -154,7 +218,7 @@ mod tests {
     fn what_is_too_old_or_dead_is_closed() {
         let now = Instant::now();
         let mut pool = pool_of(&[(A, 1), (B, 2)], now);
-        assert_eq!(pool.checkout(A, TIMEOUT, now + TIMEOUT), None);
+        assert_eq!(out(&mut pool, A, now + TIMEOUT), None);
         pool.checkin(A, 3, now + TIMEOUT);
         pool.sweep(now + TIMEOUT, 9, |_| true);
         assert_eq!(pool.len(), 1);
@@ -167,7 +231,7 @@ mod tests {
         let now = Instant::now();
         let mut pool = pool_of(&[(A, 1), (A, 2), (B, 3)], now);
         assert!(pool.evict(1));
-        assert_eq!((pool.len(), pool.checkout(A, TIMEOUT, now)), (2, Some(2)));
+        assert_eq!((pool.len(), out(&mut pool, A, now)), (2, Some(2)));
         assert!(pool.evict(9) && !pool.evict(1));
     }
 
@@ -175,10 +239,10 @@ mod tests {
     fn a_slot_given_out_again_gets_no_connection_of_its_predecessor() {
         let now = Instant::now();
         let mut pool = pool_of(&[(A, 1)], now);
-        assert_eq!(pool.checkout(A_AGAIN, TIMEOUT, now), None);
+        assert_eq!(out(&mut pool, A_AGAIN, now), None);
         pool.checkin(A_AGAIN, 2, now);
         pool.checkin(A, 3, now);
-        let out = [pool.checkout(A_AGAIN, TIMEOUT, now), pool.checkout(A_AGAIN, TIMEOUT, now)];
+        let out = [out(&mut pool, A_AGAIN, now), out(&mut pool, A_AGAIN, now)];
         assert_eq!(out, [Some(2), None]);
     }
 
@@ -187,7 +251,39 @@ mod tests {
         let now = Instant::now();
         let mut pool = pool_of(&[(A, 1)], now);
         let later = now + TIMEOUT / 2;
-        assert_eq!(pool.checkout(A, TIMEOUT / 2, later), None);
-        assert_eq!(pool.checkout(A, TIMEOUT, later), Some(1));
+        assert_eq!(pool.checkout(A, Part::Half, later), None);
+        assert_eq!(out(&mut pool, A, later), Some(1));
+    }
+
+    #[test]
+    fn connections_are_retired_before_their_backend_closes_them() {
+        let now = Instant::now();
+        let mut pool = pool_of(&[(A, 1), (B, 2)], now);
+        pool.announce(A, Duration::from_secs(2));
+        pool.found_closed(B, Duration::from_secs(4), now);
+        let later = now + Duration::from_millis(1_400);
+        assert_eq!((pool.checkout(A, Part::Half, later), pool.has(A)), (None, true));
+        let later = now + Duration::from_secs(2);
+        assert_eq!((out(&mut pool, A, later), pool.has(A)), (None, false));
+        assert_eq!(out(&mut pool, B, later), Some(2));
+        pool.checkin(B, 3, later);
+        pool.sweep(later + Duration::from_secs(3), 9, |_| true);
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn a_sweep_learns_from_what_is_dead() {
+        let now = Instant::now();
+        let mut pool = pool_of(&[(A, 1)], now);
+        pool.sweep(now + Duration::from_secs(4), 9, |_| false);
+        let later = now + Duration::from_secs(5);
+        pool.checkin(A, 2, later);
+        assert_eq!(out(&mut pool, A, later + Duration::from_secs(3)), None);
+    }
+
+    #[test]
+    fn one_connection_of_an_endpoint_can_be_closed_for_another_worker() {
+        let mut pool = pool_of(&[(A, 1), (B, 2)], Instant::now());
+        assert!(pool.evict_from(A) && !pool.evict_from(A) && pool.has(B));
     }
 }

@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use crate::config::BalanceConfig;
 use crate::upstream::balance::Balance;
-use crate::upstream::endpoint::{Endpoint, Slot, Tier};
+use crate::upstream::endpoint::{Endpoint, Tier};
 use crate::upstream::sticky;
 
 /// The one pointer to the snapshot in force.
@@ -100,16 +100,13 @@ impl Snapshot {
         Arc::new(ArcSwap::from_pointee(self))
     }
 
-    /// The endpoint of a pool in this slot.
-    #[must_use]
-    pub fn endpoint(&self, pool: PoolId, slot: Slot) -> Option<&Endpoint> {
-        self.pool(pool)?.endpoints.iter().find(|endpoint| endpoint.slot == slot)
-    }
-
     /// The pool of this id.
+    ///
+    /// # Panics
+    /// When the id was read from another snapshot.
     #[must_use]
-    pub fn pool(&self, id: PoolId) -> Option<&Pool> {
-        self.pools.get(id.0)
+    pub fn pool(&self, id: PoolId) -> &Pool {
+        &self.pools[id.0]
     }
 }
 

@@ -166,10 +166,19 @@ async fn send_range(
     Ok(())
 }
 
-/// What one exchange needs: a head to write and bytes from the backend.
+/// What one exchange needs.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// The head, and the body's first bytes, that go out next.
+    /// The request as backends get it: its head and what is held of its body.
+    pub request: Vec<u8>,
+    /// What becomes the answer.
+    pub answer: AnswerBuffers,
+}
+
+/// What an answer needs: a head to write and bytes from the backend.
+#[derive(Debug, Default)]
+pub struct AnswerBuffers {
+    /// The head, and the body's first bytes, where they do not go out as they came.
     pub out: Vec<u8>,
     /// What came from the backend.
     pub from_backend: Buffer,
@@ -198,19 +207,25 @@ impl Buffers {
     /// The buffers of one exchange, both empty.
     pub fn take_scratch(&self) -> Scratch {
         self.scratches.borrow_mut().pop().unwrap_or_else(|| Scratch {
-            out: Vec::with_capacity(HEAD_BYTES),
-            from_backend: Buffer::with_capacity(BACKEND_BYTES),
+            request: Vec::with_capacity(HEAD_BYTES),
+            // Most heads go out as they came.
+            answer: AnswerBuffers {
+                out: Vec::new(),
+                from_backend: Buffer::with_capacity(BACKEND_BYTES),
+            },
         })
     }
 
     /// Takes the buffers of an exchange back.
     pub fn give_scratch(&self, mut scratch: Scratch) {
-        let is_intact = scratch.from_backend.capacity() == BACKEND_BYTES
-            && (1..=SCRATCH_OUT_BYTES_MAX).contains(&scratch.out.capacity());
+        let is_intact = scratch.answer.from_backend.capacity() == BACKEND_BYTES
+            && (1..=SCRATCH_OUT_BYTES_MAX).contains(&scratch.request.capacity())
+            && scratch.answer.out.capacity() <= SCRATCH_OUT_BYTES_MAX;
         let mut store = self.scratches.borrow_mut();
         if is_intact && store.len() < STORED_MAX {
-            scratch.out.clear();
-            scratch.from_backend.clear();
+            scratch.request.clear();
+            scratch.answer.out.clear();
+            scratch.answer.from_backend.clear();
             store.push(scratch);
         }
     }

@@ -73,6 +73,13 @@ pub struct Deadline {
     fd: RawFd,
 }
 
+/// A client that somebody else looks after, by its place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    index: usize,
+    generation: u32,
+}
+
 impl Deadlines {
     /// An empty table.
     #[must_use]
@@ -155,6 +162,14 @@ impl Deadlines {
                 shutdown(backend.fd, Side::Both);
             }
         });
+    }
+
+    /// Whether this client has left.
+    #[must_use]
+    pub fn is_gone(&self, client: Watched) -> bool {
+        let slots = self.slots.borrow();
+        let slot = slots.get(client.index).filter(|slot| slot.generation == client.generation);
+        slot.is_none_or(|slot| slot.gone || !slot.in_use)
     }
 
     /// Ends the reads of the clients that lie idle and have sent nothing: the worker drains.
@@ -296,6 +311,19 @@ impl Deadline {
         });
     }
 
+    /// From now on this client waits for no connection in particular; `Deadlines::is_gone` says
+    /// whether it has left.
+    #[must_use]
+    pub fn wait_in_queue(&self) -> Watched {
+        let now = self.table.millis(Instant::now());
+        let generation = self.with(|slot| {
+            slot.waiting_since = now;
+            slot.waiting_for = NOBODY;
+            slot.generation
+        });
+        Watched { index: self.index, generation }
+    }
+
     /// The client waits no more.
     pub fn wait_over(&self) {
         self.with(|slot| slot.waiting_since = 0);
@@ -325,6 +353,8 @@ impl Drop for Deadline {
     }
 }
 
+/// Stands for the backend of a client that waits for a place.
+const NOBODY: (usize, u32) = (usize::MAX, 0);
 /// How long a client waits for a backend before the sweep looks whether it is still there.
 const WATCH_AFTER: Duration = Duration::from_millis(200);
 

@@ -5,18 +5,20 @@
 //! when a response fails. Called by `relay`.
 
 use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
 
 use crate::config::HEADERS_LIMIT;
 use crate::error::Cause;
 use crate::http1::chunked::Output;
 use crate::http1::framing::{Body, Framing};
-use crate::http1::response::{self, AnswerTo, CONTINUE, SWITCHING_PROTOCOLS};
+use crate::http1::response::{self, AnswerTo, CONTINUE, ResponseHead, SWITCHING_PROTOCOLS};
 use crate::http1::{Version, forward};
 use crate::sys::{self, Side};
 use crate::worker::answer;
-use crate::worker::buffer::{self, Buffer, LargeBuffer, Scratch, Sink};
+use crate::worker::buffer::{self, AnswerBuffers, Buffer, LargeBuffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
-use crate::worker::progress::{End, Facts, Failure, LINGER_TIME, Progress};
+use crate::worker::progress::{End, Facts, Failure, LINGER_TIME, Progress, Seen, Terms};
+use crate::worker::retry;
 use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender};
 use crate::worker::upload::{Uplink, UplinkState};
@@ -46,6 +48,7 @@ pub enum Lost {
 pub struct Downlink<'a> {
     worker: &'a Worker,
     facts: Facts,
+    terms: Terms<'a>,
     uplink: &'a Uplink,
     client: &'a Deadline,
     sender: &'a mut Sender,
@@ -71,26 +74,26 @@ impl<'a> Downlink<'a> {
     /// The way from a backend to a client.
     #[must_use]
     pub fn new(
-        (worker, facts, uplink): (&'a Worker, Facts, &'a Uplink),
+        (worker, facts, terms, uplink): (&'a Worker, Facts, Terms<'a>, &'a Uplink),
         (client, sender): (&'a Deadline, &'a mut Sender),
         (backend, receiver): (&'a Deadline, &'a mut Receiver),
     ) -> Downlink<'a> {
-        Downlink { worker, facts, uplink, client, sender, backend, receiver }
+        Downlink { worker, facts, terms, uplink, client, sender, backend, receiver }
     }
 
     /// Moves the response to its end.
     ///
     /// # Errors
     /// When it did not reach the client whole; says what the client has seen.
-    pub async fn run(&mut self, scratch: &mut Scratch) -> Result<Delivered, Lost> {
-        let (head, mut body) = self.deliver_head(scratch).await?;
+    pub async fn run(&mut self, buffers: &mut AnswerBuffers) -> Result<Delivered, Lost> {
+        let (head, mut body) = self.deliver_head(buffers).await?;
         let mut large = LargeBuffer::new(&self.worker.buffers);
         let end = if head.framing == Framing::UntilClose || self.facts.version == Version::Http10 {
             End::Reset
         } else {
             End::Close
         };
-        let from_backend = &mut scratch.from_backend;
+        let from_backend = &mut buffers.from_backend;
         let mut was_filled = false;
         while !body.is_complete() {
             let buffer = large.replace(from_backend, body.bytes_left(), was_filled);
@@ -120,22 +123,26 @@ impl<'a> Downlink<'a> {
     }
 
     /// Sends the final head, with what has come of the body, and interim heads before it.
-    async fn deliver_head(&mut self, scratch: &mut Scratch) -> Result<(Head, Body), Lost> {
+    async fn deliver_head(&mut self, buffers: &mut AnswerBuffers) -> Result<(Head, Body), Lost> {
         let mut interims = 0;
         loop {
-            let head = self.read_head(scratch).await.map_err(|failure| match interims {
+            let shown = |cause| Failure { cause, progress: Progress::Shown };
+            let head = self.read_head(buffers).await.map_err(|failure| match interims {
                 0 => Lost::BeforeHead(failure),
-                _ => before_head(failure.cause),
+                _ => Lost::BeforeHead(shown(failure.cause)),
             })?;
             let is_final = !head.is_interim;
             interims += usize::from(head.is_interim);
             if interims > INTERIM_HEADS_MAX {
-                return Err(before_head(Cause::ResponseInvalid));
+                return Err(Lost::BeforeHead(shown(Cause::ResponseInvalid)));
             }
-            let Scratch { out, from_backend } = &mut *scratch;
+            let AnswerBuffers { out, from_backend } = &mut *buffers;
             let mut body = Body::new(head.framing, head.output, u64::MAX);
             let rest = from_backend.unread_mut().get_mut(head.bytes..).unwrap_or_default();
-            let taken = body.take(rest).map_err(|_fault| before_head(Cause::ResponseInvalid))?;
+            let taken = body.take(rest).map_err(|_fault| match interims {
+                0 => Lost::BeforeHead(started(Cause::ResponseInvalid)),
+                _ => Lost::BeforeHead(shown(Cause::ResponseInvalid)),
+            })?;
             if is_final {
                 self.client.wait_over();
                 self.uplink.has_answer.set(true);
@@ -165,20 +172,20 @@ impl<'a> Downlink<'a> {
     }
 
     /// Reads until a head is complete, and writes it to `out` where it must change.
-    async fn read_head(&mut self, scratch: &mut Scratch) -> Result<Head, Failure> {
+    async fn read_head(&mut self, buffers: &mut AnswerBuffers) -> Result<Head, Failure> {
         let limits = self.worker.config.head;
         loop {
-            let has_bytes = !scratch.from_backend.is_empty();
-            if has_bytes && let Some(head) = self.parse_head(scratch).map_err(started)? {
+            let has_bytes = !buffers.from_backend.is_empty();
+            if has_bytes && let Some(head) = self.parse_head(buffers)? {
                 // Interim heads give the backend no more time for the final one.
                 if !head.is_interim {
                     self.uplink.end_read(self.backend);
                 }
                 return Ok(head);
             }
-            scratch.from_backend.make_room(limits.bytes_max);
+            buffers.from_backend.make_room(limits.bytes_max);
             self.uplink.begin_read(&self.worker.config, self.backend);
-            let read = scratch.from_backend.fill(self.receiver).await;
+            let read = buffers.from_backend.fill(self.receiver).await;
             let cause = if self.client.is_gone() {
                 Cause::ClientLeft
             } else if self.backend.expired(Wait::Read) || self.backend.expired(Wait::Write) {
@@ -195,27 +202,31 @@ impl<'a> Downlink<'a> {
         }
     }
 
-    fn parse_head(&self, scratch: &mut Scratch) -> Result<Option<Head>, Cause> {
-        let Scratch { out, from_backend } = scratch;
+    fn parse_head(&self, buffers: &mut AnswerBuffers) -> Result<Option<Head>, Failure> {
+        let AnswerBuffers { out, from_backend } = buffers;
         let mut space = [MaybeUninit::uninit(); HEADERS_LIMIT];
         let (bytes, limits) = (from_backend.unread(), &self.worker.config.head);
-        let Some(head) = response::parse(bytes, &mut space, limits, self.facts.to)? else {
-            return Ok(None);
-        };
+        let parsed = response::parse(bytes, &mut space, limits, self.facts.to).map_err(started)?;
+        let Some(head) = parsed else { return Ok(None) };
+        if !head.is_interim() {
+            self.see(&head)?;
+        }
         let is_switch = head.status == SWITCHING_PROTOCOLS;
         if is_switch && !self.may_switch_to(head.upgrade) {
-            return Err(Cause::ResponseInvalid);
+            return Err(started(Cause::ResponseInvalid));
         }
         let opens_tunnel = is_switch || response::opens_tunnel(head.status, head.to);
         // A client that waits for a 100 and gets a final answer may or may not send its body:
         // what follows could be read two ways.
         let is_sure_of_next = match self.uplink.state.get() {
             UplinkState::Sent => true,
-            UplinkState::Sending | UplinkState::Dropping => !self.facts.expects_continue,
+            UplinkState::Sending | UplinkState::Holding | UplinkState::Dropping => {
+                !self.facts.expects_continue
+            }
             UplinkState::Failed => false,
         };
         if opens_tunnel && self.uplink.state.get() != UplinkState::Sent {
-            return Err(Cause::ResponseInvalid);
+            return Err(started(Cause::ResponseInvalid));
         }
         // What was sent early, for a tunnel that is refused, would be taken for a request; who asks
         // for an upgrade waits for the answer (RFC 9110 §7.8).
@@ -228,10 +239,11 @@ impl<'a> Downlink<'a> {
                 && !self.client.is_closing()
                 && forward::client_sees_end(head.framing, self.facts.version));
         let side = self.facts.client_side(keeps);
-        let goes_as_is = forward::passes_as_is(&head, side);
+        let added = if head.is_interim() { b"" } else { self.terms.set_cookie };
+        let goes_as_is = added.is_empty() && forward::passes_as_is(&head, side);
         if !goes_as_is {
             out.clear();
-            forward::response(&head, side, out);
+            forward::response(&head, side, added, out);
         }
         Ok(Some(Head {
             is_interim: head.is_interim(),
@@ -249,6 +261,29 @@ impl<'a> Downlink<'a> {
         }))
     }
 
+    /// Looks at a final head before the client sees it.
+    ///
+    /// # Errors
+    /// When it stands for a connection that was being closed, or when its status is to be tried
+    /// elsewhere.
+    fn see(&self, head: &ResponseHead<'_, '_>) -> Result<(), Failure> {
+        let Terms { is_reused, is_retryable, has_other, .. } = self.terms;
+        // A backend that gives an unused connection up may say so, just as a request comes
+        // (RFC 9110 §15.5.9).
+        if is_reused && is_retryable && head.status == REQUEST_TIMEOUT && !head.keep_alive {
+            return Err(Failure { cause: Cause::BackendLost, progress: Progress::Sent });
+        }
+        let keeps_for = head.keep_alive_seconds.map(|it| Duration::from_secs(u64::from(it)));
+        let seen = Seen { status: head.status, at: Instant::now(), keeps_for };
+        self.terms.seen.set(Some(seen));
+        let statuses = self.worker.config.retry.on.statuses.as_ref();
+        let is_tried_elsewhere = is_retryable
+            && has_other
+            && self.uplink.is_held.get()
+            && statuses.is_some_and(|statuses| statuses.contains(head.status));
+        if is_tried_elsewhere { Err(started(Cause::ResponseStatus)) } else { Ok(()) }
+    }
+
     /// Reads some of the body; 0 says that the backend ended it.
     async fn read(&mut self, buffer: &mut Buffer) -> Result<usize, Cause> {
         self.uplink.begin_read(&self.worker.config, self.backend);
@@ -260,6 +295,22 @@ impl<'a> Downlink<'a> {
             return Err(Cause::ResponseBodyTimeout);
         }
         read.map_err(|_lost| self.cause_of_end())
+    }
+
+    /// Whether a failure may be followed by another attempt, though the request's body is still
+    /// coming. A client that waits for a 100 would send none of it.
+    #[must_use]
+    pub fn may_follow(&self, failure: Failure) -> bool {
+        self.terms.is_retryable
+            && self.uplink.is_held.get()
+            && !self.uplink.awaits_continue()
+            && retry::is_asked(failure, &self.worker.config.retry.on)
+    }
+
+    /// Gives the backend up; the rest of the request's body is held for another attempt.
+    pub fn give_up(&self) {
+        self.uplink.state.set(UplinkState::Holding);
+        sys::shutdown(self.backend.fd(), Side::Both);
     }
 
     /// Ends an exchange whose request body is still coming: answers for corelane where no head has
@@ -337,9 +388,7 @@ fn started(cause: Cause) -> Failure {
     Failure { cause, progress: Progress::ResponseStarted }
 }
 
-fn before_head(cause: Cause) -> Lost {
-    Lost::BeforeHead(started(cause))
-}
-
+/// What a backend answers to a request that did not come in time.
+const REQUEST_TIMEOUT: u16 = 408;
 /// The most interim heads before a final one.
 const INTERIM_HEADS_MAX: usize = 32;

@@ -11,6 +11,8 @@ use crossbeam::queue::ArrayQueue;
 use monoio::io::{CancelHandle, CancelableAsyncReadRent};
 use rustix::io::Errno;
 
+use crate::upstream::endpoint::Slot;
+
 /// What a worker can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -18,6 +20,10 @@ pub enum Message {
     Drain,
     /// End now.
     Stop,
+    /// A place on an endpoint is free that a request in this worker's queue may take.
+    PlaceFreed,
+    /// Another worker wants a place on this endpoint: an unused connection to it is to be closed.
+    CloseIdle(Slot),
 }
 
 /// The senders' side of a worker's mailbox.
@@ -47,6 +53,18 @@ impl Mailbox {
         let queue = ArrayQueue::new(MESSAGES_MAX);
         let mailbox = Arc::new(Mailbox { queue, woken: AtomicBool::new(false), wake });
         Ok((mailbox.clone(), Inbox { mailbox, woken }))
+    }
+
+    /// How many messages wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether no message waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Puts a message in and wakes the worker; never waits.

@@ -5,6 +5,8 @@
 //! snapshot) or writes alone (its lane of counters); what reaches it comes through its mailbox.
 
 pub mod answer;
+pub mod attempt;
+pub mod budget;
 pub mod buffer;
 pub mod causes;
 pub mod connection;
@@ -17,55 +19,44 @@ pub mod join;
 pub mod listener;
 pub mod mailbox;
 pub mod peer;
+pub mod placement;
 pub mod places;
 pub mod progress;
+pub mod queue;
 pub mod rate;
 pub mod relay;
 pub mod request;
+pub mod retry;
 pub mod state;
 pub mod stream;
 pub mod tunnel;
 pub mod upload;
+pub mod waitlist;
 
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crossbeam::channel::Sender;
 
 use crate::config::{Config, Faults};
 use crate::error::StartError;
-use crate::metrics::{Counter, Lanes};
+use crate::metrics::Counter;
 use crate::panic::message_of;
 use crate::sys::Pending;
-use crate::upstream::outcome::Outcome;
-use crate::upstream::snapshot::Published;
+use budget::MARK_INTERVAL;
 use deadline::Deadlines;
 use driver::Runtime;
 use mailbox::{Inbox, Message};
-use places::Places;
-use state::Worker;
+use state::{Shared, Worker};
 use stream::Stream;
 
 /// What a worker's thread is started with.
 #[derive(Debug)]
 pub struct Seat {
-    /// The worker's number, and its lane's.
-    pub id: usize,
+    /// What it has in common with the others.
+    pub shared: Shared,
     /// The core it is pinned to.
     pub core: usize,
-    /// The process's configuration.
-    pub config: Arc<Config>,
-    /// The counters of all workers.
-    pub lanes: Lanes,
-    /// The places for client connections, of all workers.
-    pub places: Arc<Places>,
-    /// The snapshot in force.
-    pub published: Published,
-    /// Where failures of backends are told.
-    pub outcomes: Sender<Outcome>,
     /// This worker's own socket for each of `Config::listeners`.
     pub listeners: Vec<TcpListener>,
     /// What other threads tell it.
@@ -93,11 +84,10 @@ pub fn run(seat: Seat, on_start: impl FnOnce(&'static str)) -> Result<Ended, Sta
     if !core_affinity::set_for_current(core_affinity::CoreId { id: seat.core }) {
         return Err(StartError::Pin(seat.core));
     }
-    let workers = &seat.config.workers;
+    let workers = &seat.shared.config.workers;
     let (mut runtime, driver) = Runtime::build(workers.driver, workers.ring_entries)?;
     let deadlines = Deadlines::new(Instant::now());
-    let (lanes, places) = (seat.lanes.clone(), seat.places.clone());
-    let id = seat.id;
+    let Shared { id, lanes, places, .. } = seat.shared.clone();
     let ran = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(serve(seat, deadlines.clone(), driver, on_start))
     }));
@@ -123,20 +113,9 @@ async fn serve(
     driver: &'static str,
     on_start: impl FnOnce(&'static str),
 ) -> Result<Option<String>, StartError> {
-    let Seat {
-        id,
-        core: _,
-        config,
-        lanes,
-        places,
-        published,
-        outcomes,
-        listeners,
-        inbox,
-        is_successor,
-    } = seat;
-    let faults = if is_successor { Faults::default() } else { config.faults };
-    let worker = Rc::new(Worker::new(id, config, lanes, places, published, deadlines, faults));
+    let Seat { shared, core: _, listeners, inbox, is_successor } = seat;
+    let faults = if is_successor { Faults::default() } else { shared.config.faults };
+    let worker = Rc::new(Worker::new(shared, deadlines, faults));
     for (index, socket) in listeners.into_iter().enumerate() {
         let socket = listener::adopt(socket)
             .map_err(|error| StartError::Resource("a listening socket for a worker", error))?;
@@ -185,6 +164,14 @@ fn obey(worker: &Worker, message: Message) -> bool {
             worker.stop();
             false
         }
+        Message::PlaceFreed => {
+            worker.queue.call_first();
+            true
+        }
+        Message::CloseIdle(slot) => {
+            worker.give_up_idle_of(slot);
+            true
+        }
     }
 }
 
@@ -199,12 +186,14 @@ async fn sweep(worker: Rc<Worker>) {
         monoio::time::sleep(tick).await;
         let now = Instant::now();
         worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
+        worker.queue.sweep(now, |client| worker.deadlines.is_gone(client));
         worker.lane().add(Counter::Sweeps);
         if now.duration_since(tidied) >= TIDY_INTERVAL {
             tidied = now;
             // The oldest ones of each endpoint, since each look costs a system call.
             let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
             worker.idle.borrow_mut().sweep(now, LOOKS_MAX, is_alive);
+            worker.mark_budget();
             worker.flush_log();
         }
     }
@@ -220,6 +209,7 @@ fn tick_of(config: &Config) -> Duration {
         backend.response_timeout,
         backend.body_timeout,
         backend.idle_timeout,
+        config.queue.timeout,
     ]
     .into_iter()
     .min();
@@ -231,8 +221,9 @@ const LOOKS_MAX: usize = 32;
 /// How long a dying worker may take to end its connections, and how often it looks.
 const WIND_UP_TIME: Duration = Duration::from_secs(1);
 const WIND_UP_POLL: Duration = Duration::from_millis(5);
-/// How often dead pooled connections are closed and kept log lines written.
-const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often dead pooled connections are closed, kept log lines written, and the window of the
+/// retry budget moved on.
+const TIDY_INTERVAL: Duration = MARK_INTERVAL;
 /// The shortest and the longest time between two sweeps.
 const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(100);

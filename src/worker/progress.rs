@@ -4,7 +4,8 @@
 //! What the client has seen decides whether a request may be tried again and how its connection
 //! ends.
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use crate::error::Cause;
 use crate::http1::Version;
@@ -54,10 +55,12 @@ pub enum After {
 pub enum Progress {
     /// No byte was sent.
     Untouched,
-    /// The request may have taken effect; all of it that was sent is still held.
+    /// The request may have taken effect.
     Sent,
-    /// The backend has begun to answer.
+    /// The backend has begun to answer; the client has seen nothing of it.
     ResponseStarted,
+    /// The client has seen an interim answer.
+    Shown,
 }
 
 /// An attempt that failed before the client saw anything of it.
@@ -67,6 +70,32 @@ pub struct Failure {
     pub cause: Cause,
     /// How far it had come.
     pub progress: Progress,
+}
+
+/// What an attempt makes of its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// A header line that the answer gets, or nothing.
+    pub set_cookie: &'a [u8],
+    /// Whether the connection had lain unused: the backend may have been about to close it.
+    pub is_reused: bool,
+    /// Whether another attempt may follow one that has sent the request,
+    pub is_retryable: bool,
+    /// on an endpoint that was not tried.
+    pub has_other: bool,
+    /// Where the final head is told of, once it has come.
+    pub seen: &'a Cell<Option<Seen>>,
+}
+
+/// A final answer's head, as far as others need to know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Its status.
+    pub status: u16,
+    /// When it had come.
+    pub at: Instant,
+    /// How long the backend says it keeps an unused connection.
+    pub keeps_for: Option<Duration>,
 }
 
 /// How a connection is closed.

@@ -3,12 +3,14 @@
 //! `answer_only` is for requests that were sent whole, `both_ways` for those whose body is still
 //! coming. Bodies are never held whole. What ends early never looks complete to the client.
 
+use std::cell::Cell;
+
 use crate::error::Cause;
 use crate::worker::buffer::Buffer;
 use crate::worker::download::{Downlink, Lost};
 use crate::worker::join::join;
 use crate::worker::peer::Peer;
-use crate::worker::progress::{After, End, Failure, Progress};
+use crate::worker::progress::{After, End, Failure, Terms};
 use crate::worker::request::Request;
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
@@ -36,16 +38,18 @@ pub async fn answer_only(
     client: &mut Stream,
     backend: &mut Stream,
     request: &mut Request,
+    terms: Terms<'_>,
     is_sent_whole: bool,
 ) -> Result<Relayed, Failure> {
     let state = if is_sent_whole { UplinkState::Sent } else { UplinkState::Failed };
-    let uplink = Uplink::new(state, false);
+    let uplink = Uplink::new(state, false, request.is_held);
     let mut downlink = Downlink::new(
-        (worker, request.facts, &uplink),
+        (worker, request.facts, terms, &uplink),
         (&client.deadline, &mut client.sender),
         (&backend.deadline, &mut backend.receiver),
     );
-    match downlink.run(&mut request.scratch).await {
+    let result = downlink.run(&mut request.scratch.answer).await;
+    match result {
         Ok(delivered) => Ok(Relayed {
             after: match (delivered.opens_tunnel, delivered.client_is_kept) {
                 (true, _) => After::End(End::Close),
@@ -73,8 +77,9 @@ fn cut(cause: Cause, end: End) -> Relayed {
 /// Relays a response while the request's body is still coming from the client.
 ///
 /// # Errors
-/// When nothing of a final response has reached the client and the request was sent whole after
-/// all; else the client is answered here, while its body is read and dropped.
+/// When nothing of a final response has reached the client, and the request was sent whole or its
+/// body is held whole for another attempt; else the client is answered here, while its body is
+/// read and dropped.
 pub async fn both_ways(
     worker: &Worker,
     client: &mut Stream,
@@ -82,8 +87,10 @@ pub async fn both_ways(
     backend: &mut Stream,
     buffer: &mut Buffer,
     request: &mut Request,
+    terms: Terms<'_>,
 ) -> Result<Relayed, Failure> {
-    let uplink = Uplink::new(UplinkState::Sending, request.facts.expects_continue);
+    let awaits_continue = request.facts.expects_continue;
+    let uplink = Uplink::new(UplinkState::Sending, awaits_continue, request.may_hold_body(worker));
     let (facts, scratch) = (request.facts, &mut request.scratch);
     let mut upload = Upload {
         worker,
@@ -92,24 +99,34 @@ pub async fn both_ways(
         receiver: &mut client.receiver,
         backend: &backend.deadline,
         sender: &mut backend.sender,
+        held: &mut scratch.request,
+        held_bytes_max: request.head_bytes + worker.config.retry.body_bytes_max,
     };
     let mut downlink = Downlink::new(
-        (worker, facts, &uplink),
+        (worker, facts, terms, &uplink),
         (&client.deadline, &mut client.sender),
         (&backend.deadline, &mut backend.receiver),
     );
+    let is_held_back = Cell::new(false);
     let down = async {
-        let result = downlink.run(scratch).await;
-        match uplink.state.get() {
-            UplinkState::Sent => result,
+        let result = downlink.run(&mut scratch.answer).await;
+        match (uplink.state.get(), &result) {
+            (UplinkState::Sent, _) => result,
+            (_, Err(Lost::BeforeHead(failure))) if downlink.may_follow(*failure) => {
+                is_held_back.set(true);
+                downlink.give_up();
+                result
+            }
             // The answer is complete, or will never be, and the body is still coming.
-            _ => downlink.settle(result, &mut scratch.out).await,
+            _ => downlink.settle(result, &mut scratch.answer.out).await,
         }
     };
     // The upload goes first, so that an answer finds it as far as it is.
     let ((), result) = join(upload.run(buffer, &mut request.body), down).await;
-    let is_sent_whole = uplink.state.get() == UplinkState::Sent;
+    let (state, fault) = (uplink.state.get(), uplink.fault.get());
+    let is_sent_whole = state == UplinkState::Sent;
     let is_read_whole = request.body.is_complete();
+    request.is_held = uplink.is_held.get() && is_read_whole;
     match result {
         Ok(delivered) => Ok(Relayed {
             after: match (is_read_whole, delivered.client_is_kept) {
@@ -120,10 +137,10 @@ pub async fn both_ways(
             },
             backend_is_reusable: delivered.backend_is_reusable && is_sent_whole,
             opens_tunnel: false,
-            cause: uplink.fault.get(),
+            cause: fault,
         }),
-        Err(Lost::BeforeHead(failure)) if is_sent_whole => {
-            Err(Failure { progress: Progress::ResponseStarted, ..failure })
+        Err(Lost::BeforeHead(failure)) if is_sent_whole || is_held_back.get() => {
+            Err(Failure { cause: fault.unwrap_or(failure.cause), ..failure })
         }
         Err(Lost::BeforeHead(failure)) => {
             tracing::debug!(client = %peer.addr, cause = failure.cause.name(), "ended in its body");

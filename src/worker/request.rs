@@ -4,36 +4,49 @@
 //! head does not depend on the endpoint, so a retry sends the same bytes. Called by `connection`.
 
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use crate::config::HEADERS_LIMIT;
+use httparse::Header;
+
+use crate::config::{HEADERS_LIMIT, Policy};
 use crate::error::Cause;
 use crate::http1::chunked::Output;
 use crate::http1::client;
 use crate::http1::forward::{self, Additions};
 use crate::http1::framing::{Body, Framing};
-use crate::http1::request;
+use crate::http1::key;
+use crate::http1::request::{self, RequestHead};
 use crate::http1::response::AnswerTo;
 use crate::metrics::Counter;
-use crate::upstream::route;
-use crate::upstream::snapshot::{Held, PoolId};
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::{hash, route};
+use crate::upstream::snapshot::{Held, Pool, PoolId, Snapshot};
 use crate::worker::buffer::{Buffer, Scratch};
 use crate::worker::peer::Peer;
 use crate::worker::progress::Facts;
 use crate::worker::state::Worker;
 
-/// A request whose head was read; `scratch.out` holds that head as backends get it, and as much
+/// A request whose head was read; `scratch.request` holds that head as backends get it, and as much
 /// of the body as had arrived.
 #[derive(Debug)]
 pub struct Request {
     /// What relaying needs to know.
     pub facts: Facts,
-    /// The part of the body that is not in `scratch.out`.
+    /// The part of the body that is not in `scratch.request`.
     pub body: Body,
     /// The buffers of this exchange.
     pub scratch: Scratch,
+    /// Bytes of its head in `scratch.request`.
+    pub head_bytes: usize,
     /// Whether it may be sent twice.
     pub is_idempotent: bool,
+    /// Whether all of it that was read is in `scratch.request`, within the limit for that.
+    pub is_held: bool,
+    /// The hash of its key, where the policy wants one.
+    pub hash: u64,
+    /// The index of the endpoint that its session is on.
+    pub session: Option<usize>,
     /// What it is placed by, through all its attempts.
     pub snapshot: Rc<Held>,
     /// Where it goes.
@@ -64,13 +77,17 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     let refusal = (!is_allowed).then_some(Cause::ClientRate);
     let snapshot = worker.snapshot();
     let pool = route::select(&snapshot, peer.listener);
+    let client = || client::address_of(head.headers, peer.addr.ip(), trusted);
+    let hash = hash_of(worker, &head, client);
+    let session = session_of(&snapshot, pool, head.headers);
     let mut scratch = worker.buffers.take_scratch();
     let additions = Additions {
         provenance: &peer.provenance,
         upgrade: upgrade.and_then(|index| config.forward.upgrades.get(index)).map(String::as_str),
         request_id: config.forward.request_id.then(|| fastrand::u128(..)),
     };
-    forward::request(&head, &additions, &mut scratch.out);
+    forward::request(&head, &additions, &mut scratch.request);
+    let head_bytes = scratch.request.len();
     let facts = Facts {
         version: head.version,
         keep_alive: head.keep_alive,
@@ -84,8 +101,8 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     };
     let is_idempotent = head.is_idempotent() && upgrade.is_none();
     let mut body = Body::new(head.framing, Output::of(head.names_headers), bytes_max);
-    let head_bytes = head.bytes;
-    buffer.consume(head_bytes);
+    let read_bytes = head.bytes;
+    buffer.consume(read_bytes);
     let taken = match body.take(buffer.unread_mut()) {
         Ok(taken) => taken,
         Err(fault) => {
@@ -93,9 +110,64 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
             return Err(fault.in_request());
         }
     };
-    scratch.out.extend_from_slice(&buffer.unread()[..taken.kept]);
+    scratch.request.extend_from_slice(&buffer.unread()[..taken.kept]);
     buffer.consume(taken.used);
-    Ok(Some(Request { facts, body, scratch, is_idempotent, snapshot, pool, refusal }))
+    let is_held = taken.kept <= config.retry.body_bytes_max;
+    Ok(Some(Request {
+        facts,
+        body,
+        scratch,
+        head_bytes,
+        is_idempotent,
+        is_held,
+        hash,
+        session,
+        snapshot,
+        pool,
+        refusal,
+    }))
+}
+
+impl Request {
+    /// Whether the rest of its body can be held while it is sent, for another attempt.
+    #[must_use]
+    pub fn may_hold_body(&self, worker: &Worker) -> bool {
+        let held = (self.scratch.request.len() - self.head_bytes) as u64;
+        let bytes_max = worker.config.retry.body_bytes_max as u64;
+        self.is_idempotent && self.is_held && held + self.body.bytes_left() <= bytes_max
+    }
+
+    /// The pool it goes to.
+    #[must_use]
+    pub fn endpoints(&self) -> &Pool {
+        self.snapshot.pool(self.pool)
+    }
+
+    /// The header line that puts its session on this endpoint of the request's snapshot, or
+    /// nothing: a session moves only when the endpoint that it is on cannot serve it.
+    #[must_use]
+    pub fn cookie_for<'s>(&self, snapshot: &'s Snapshot, index: usize) -> &'s [u8] {
+        let pool = snapshot.pool(self.pool);
+        let Some(sticky) = &pool.sticky else { return b"" };
+        let is_on = self.session.and_then(|session| pool.endpoints.get(session));
+        if is_on.is_some_and(Endpoint::keeps_sessions) { b"" } else { sticky.line_of(index) }
+    }
+}
+
+/// The hash of a request's key; a request without one gets any.
+fn hash_of(worker: &Worker, head: &RequestHead<'_, '_>, client: impl FnOnce() -> IpAddr) -> u64 {
+    let balance = &worker.config.balance;
+    if balance.policy != Policy::Maglev {
+        return 0;
+    }
+    let hash = hash::of_request(&balance.hash_key, head, client, balance.hash_seed);
+    hash.unwrap_or_else(|| fastrand::u64(..))
+}
+
+/// The endpoint that a request's cookie names.
+fn session_of(snapshot: &Snapshot, pool: PoolId, headers: &[Header<'_>]) -> Option<usize> {
+    let sticky = snapshot.pool(pool).sticky.as_ref()?;
+    sticky.endpoint_of(key::cookie(headers, sticky.name())?)
 }
 
 /// The first protocol of an `Upgrade` header that is let through, as an index in `upgrades`

@@ -5,8 +5,9 @@ use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crossbeam::channel::Sender;
 use monoio::io::{CancelHandle, Canceller};
 use monoio::net::TcpListener;
 
@@ -16,16 +17,21 @@ use crate::http1::client;
 use crate::metrics::{Counter, Lane, Lanes};
 use crate::panic::contained;
 use crate::upstream::balance::{Ask, Cursor};
-use crate::upstream::endpoint::{Address, Endpoint, Slot};
+use crate::upstream::endpoint::{Endpoint, Slot};
+use crate::upstream::outcome::{Kind, Outcome};
 use crate::upstream::pool::IdlePool;
-use crate::upstream::snapshot::{Held, PoolId, Published, Snapshot, View};
+use crate::upstream::snapshot::{Held, Pool, PoolId, Published, View};
+use crate::worker::budget::{Budget, Counts};
 use crate::worker::buffer::Buffers;
 use crate::worker::causes::{CauseLog, Who};
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
 use crate::worker::places::Places;
+use crate::worker::queue::Queue;
 use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
+use crate::worker::request::Request;
 use crate::worker::stream::Stream;
+use crate::worker::waitlist::Waitlist;
 
 /// A worker's state, shared by its tasks; never by threads.
 pub struct Worker {
@@ -37,7 +43,13 @@ pub struct Worker {
     pub idle: RefCell<IdlePool<Stream>>,
     /// The unused buffers.
     pub buffers: Buffers,
+    /// The requests that wait for a place on an endpoint,
+    pub queue: Queue,
+    /// and those of all workers.
+    pub waitlist: Arc<Waitlist>,
     id: usize,
+    budget: Budget,
+    outcomes: Sender<Outcome>,
     lanes: Lanes,
     places: Arc<Places>,
     rate: RefCell<Option<RateLimit>>,
@@ -61,6 +73,25 @@ pub struct Worker {
     canceller: RefCell<Canceller>,
 }
 
+/// What a worker has in common with the others.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The worker's number, and its lane's.
+    pub id: usize,
+    /// The process's configuration.
+    pub config: Arc<Config>,
+    /// The counters of all workers.
+    pub lanes: Lanes,
+    /// The places for client connections, of all workers.
+    pub places: Arc<Places>,
+    /// The requests of all workers that wait for a place on an endpoint.
+    pub waitlist: Arc<Waitlist>,
+    /// The snapshot in force.
+    pub published: Published,
+    /// Where failures of backends are told.
+    pub outcomes: Sender<Outcome>,
+}
+
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").field("id", &self.id).finish_non_exhaustive()
@@ -71,14 +102,11 @@ impl Worker {
     /// A worker with nothing open.
     #[must_use]
     pub fn new(
-        id: usize,
-        config: Arc<Config>,
-        lanes: Lanes,
-        places: Arc<Places>,
-        published: Published,
+        shared: Shared,
         deadlines: Rc<Deadlines>,
         faults: Faults,
     ) -> Worker {
+        let Shared { id, config, lanes, places, waitlist, published, outcomes } = shared;
         let mut view = View::new(published);
         let snapshot = Rc::new(Held::load(&mut view));
         let backend = &config.backend;
@@ -91,7 +119,11 @@ impl Worker {
             config,
             deadlines,
             buffers: Buffers::default(),
+            queue: Queue::default(),
+            waitlist,
             id,
+            budget: Budget::new(counts_of(&lanes)),
+            outcomes,
             lanes,
             places,
             rate: RefCell::new(rate),
@@ -129,24 +161,66 @@ impl Worker {
         held.clone()
     }
 
-    /// The endpoint for the next attempt of a request, and never one of `tried`.
+    /// The number of this worker.
     #[must_use]
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// The index of the endpoint for the next attempt of a request, and never one that is not free.
     pub fn pick(
         &self,
-        snapshot: &Snapshot,
-        pool: PoolId,
-        tried: &[Slot],
-    ) -> Option<(Slot, Address)> {
+        pool: &Pool,
+        request: &Request,
+        is_free: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let ask = Ask { hash: request.hash, lanes: &self.lanes, now: Instant::now() };
+        self.with_cursor(request.pool, |cursor| {
+            let primary = pool.primary.pick(&pool.endpoints, cursor, &ask, &is_free);
+            primary.or_else(|| pool.backup.pick(&pool.endpoints, cursor, &ask, &is_free))
+        })
+    }
+
+    /// Remembers how long an endpoint took until its answer began.
+    pub fn observe(&self, pool: PoolId, slot: Slot, latency: Duration) {
+        let now = Instant::now();
+        self.with_cursor(pool, |cursor| cursor.observe(slot, latency, now));
+    }
+
+    fn with_cursor<T>(&self, pool: PoolId, with: impl FnOnce(&mut Cursor) -> T) -> T {
         let mut cursors = self.cursors.borrow_mut();
         while cursors.len() <= pool.0 {
             cursors.push(Cursor::new(self.id));
         }
-        let (pool, cursor) = (snapshot.pool(pool)?, cursors.get_mut(pool.0)?);
-        let ask = Ask { hash: 0, lanes: &self.lanes, now: Instant::now() };
-        let is_free = |index: usize| !tried.contains(&pool.endpoints[index].slot);
-        let index = pool.primary.pick(&pool.endpoints, cursor, &ask, is_free)?;
-        let endpoint = pool.endpoints.get(index)?;
-        Some((endpoint.slot, endpoint.address?))
+        with(&mut cursors[pool.0])
+    }
+
+    /// Tells the control thread, and whoever reads the counters, how a request fared.
+    pub fn report(&self, slot: Slot, kind: Option<Kind>) {
+        let Some(kind) = kind else { return self.lane().add_success(slot.number) };
+        self.lane().add_failure(slot.number);
+        let successes = self.lanes.succeeded(slot.number);
+        if self.outcomes.try_send(Outcome { slot, kind, successes }).is_err() {
+            self.lane().add(Counter::OutcomesDropped);
+        }
+    }
+
+    /// Whether the retries of all workers leave room for one more; counts it if not.
+    pub fn affords_retry(&self) -> bool {
+        let is_affordable = self.budget.allows(self.retry_counts(), &self.config.retry);
+        if !is_affordable {
+            self.lane().add(Counter::RetriesDenied);
+        }
+        is_affordable
+    }
+
+    /// Moves the window of the retry budget on.
+    pub fn mark_budget(&self) {
+        self.budget.mark(self.retry_counts());
+    }
+
+    fn retry_counts(&self) -> Counts {
+        counts_of(&self.lanes)
     }
 
     /// Counts and logs what ended a request or a connection of this client.
@@ -171,6 +245,13 @@ impl Worker {
     #[must_use]
     pub fn faults(&self) -> Faults {
         self.faults
+    }
+
+    /// Another worker wants a place on this endpoint: gives up an unused connection to it.
+    pub fn give_up_idle_of(&self, slot: Slot) {
+        if self.idle.borrow_mut().evict_from(slot) {
+            tracing::debug!(worker = self.id, slot = slot.number, "gave up an unused connection");
+        }
     }
 
     /// Closes some unused connections to backends, since descriptors are wanted. Whether there were
@@ -242,6 +323,7 @@ impl Worker {
         let canceller = self.canceller.take();
         *self.canceller.borrow_mut() = canceller.cancel();
         self.is_stopping.set(true);
+        self.queue.call_all();
         self.ended.notify();
     }
 
@@ -347,6 +429,11 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.worker.lane().end(self.slot.number);
     }
+}
+
+/// What the retry budget is made of.
+fn counts_of(lanes: &Lanes) -> Counts {
+    Counts { requests: lanes.sum(Counter::Requests), retries: lanes.sum(Counter::Retries) }
 }
 
 /// How many unused connections are closed when descriptors are wanted.

@@ -14,6 +14,7 @@ use monoio::net::TcpStream;
 
 use crate::sys::{self, Pending, Side};
 use crate::worker::deadline::{Deadline, Deadlines, Role};
+use crate::worker::waitlist::Place;
 
 /// A connection.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Stream {
     pub receiver: Receiver,
     /// The direction to the peer.
     pub sender: Sender,
+    /// The place on an endpoint that it takes, where these are limited; given back last.
+    pub place: Option<Place>,
 }
 
 /// The direction to us.
@@ -47,7 +50,12 @@ impl Stream {
     pub fn tcp(socket: TcpStream, role: Role, deadlines: &Rc<Deadlines>) -> Stream {
         let deadline = Deadlines::enter(deadlines, socket.as_raw_fd(), role);
         let (receiver, sender) = socket.into_split();
-        Stream { deadline, receiver: Receiver::Tcp(receiver), sender: Sender::Tcp(sender) }
+        Stream {
+            deadline,
+            receiver: Receiver::Tcp(receiver),
+            sender: Sender::Tcp(sender),
+            place: None,
+        }
     }
 
     /// What has arrived and was not read.
@@ -69,8 +77,14 @@ impl Stream {
     /// Closes the connection.
     ///
     /// Dropping does that too, after one needless shutdown by monoio's write half.
-    pub fn close(self) {
+    pub fn close(mut self) {
+        let place = self.place.take();
+        if place.is_some() {
+            // The peer is to know before somebody else takes the place.
+            self.abort();
+        }
         drop(self.into_socket());
+        drop(place);
     }
 
     /// Closes the connection so that the peer sees a reset: what it got is not complete.

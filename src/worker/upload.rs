@@ -27,6 +27,8 @@ pub struct Uplink {
     pub fault: Cell<Option<Cause>>,
     /// Whether the final head has come.
     pub has_answer: Cell<bool>,
+    /// Whether all of the body that was read is still held.
+    pub is_held: Cell<bool>,
     /// Whether the client may be waiting for a 100 before it sends its body.
     awaits_continue: Cell<bool>,
     /// Whether the response is being read right now.
@@ -38,6 +40,8 @@ pub struct Uplink {
 pub enum UplinkState {
     /// The backend gets it as it comes.
     Sending,
+    /// It is read and held for another attempt: this backend is lost.
+    Holding,
     /// The backend has it whole.
     Sent,
     /// It is read and dropped: the backend wants no more of it.
@@ -49,11 +53,12 @@ pub enum UplinkState {
 impl Uplink {
     /// A body that stands so.
     #[must_use]
-    pub fn new(state: UplinkState, awaits_continue: bool) -> Uplink {
+    pub fn new(state: UplinkState, awaits_continue: bool, is_held: bool) -> Uplink {
         Uplink {
             state: Cell::new(state),
             fault: Cell::new(None),
             has_answer: Cell::new(false),
+            is_held: Cell::new(is_held),
             awaits_continue: Cell::new(awaits_continue),
             is_reading: Cell::new(false),
         }
@@ -82,6 +87,17 @@ impl Uplink {
         backend.disarm(Wait::Read);
     }
 
+    /// Whether the client may still be waiting for a 100.
+    #[must_use]
+    pub fn awaits_continue(&self) -> bool {
+        self.awaits_continue.get()
+    }
+
+    /// Whether the client is given time for the body as if the backend got it.
+    fn wants_body(&self) -> bool {
+        matches!(self.state.get(), UplinkState::Sending | UplinkState::Holding)
+    }
+
     fn arm_backend(&self, config: &Config, backend: &Deadline) {
         let is_backends_turn =
             self.state.get() != UplinkState::Sending || self.awaits_continue.get();
@@ -108,6 +124,9 @@ pub struct Upload<'a> {
     pub backend: &'a Deadline,
     /// Where it goes.
     pub sender: &'a mut Sender,
+    /// Where it is held for another attempt, and how many bytes that may have.
+    pub held: &'a mut Vec<u8>,
+    pub held_bytes_max: usize,
 }
 
 impl Upload<'_> {
@@ -128,6 +147,7 @@ impl Upload<'_> {
                 Ok(taken) => taken,
                 Err(fault) => return self.fail(Some(fault.in_request())),
             };
+            self.hold(buffer.unread().get(..taken.kept).unwrap_or_default());
             if self.uplink.state.get() == UplinkState::Sending {
                 self.send(buffer, taken.kept).await;
             } else {
@@ -147,8 +167,8 @@ impl Upload<'_> {
     }
 
     async fn read(&mut self, buffer: &mut Buffer, pace: &mut Pace) -> Result<(), Cause> {
-        let is_sending = self.uplink.state.get() == UplinkState::Sending;
-        if is_sending && !self.uplink.awaits_continue.get() {
+        let is_wanted = self.uplink.wants_body();
+        if is_wanted && !self.uplink.awaits_continue.get() {
             self.client.arm(Wait::Read, pace.begin());
         }
         let read = loop {
@@ -163,7 +183,7 @@ impl Upload<'_> {
             monoio::time::sleep(CLOSING_POLL).await;
         };
         // What the client sends is dropped now, within a time that was set for all of it.
-        if is_sending && self.uplink.state.get() == UplinkState::Sending {
+        if is_wanted && self.uplink.wants_body() {
             self.client.disarm(Wait::Read);
         }
         match read {
@@ -180,6 +200,18 @@ impl Upload<'_> {
         }
     }
 
+    /// Keeps bytes for another attempt, as long as they are not too many.
+    fn hold(&mut self, bytes: &[u8]) {
+        if !self.uplink.is_held.get() {
+            return;
+        }
+        if self.held.len() + bytes.len() <= self.held_bytes_max {
+            self.held.extend_from_slice(bytes);
+        } else {
+            self.uplink.is_held.set(false);
+        }
+    }
+
     /// Sends to the backend; one that takes no more may still answer, so that is no failure.
     async fn send(&mut self, buffer: &mut Buffer, count: usize) {
         let timeout = self.worker.config.backend.body_timeout;
@@ -193,9 +225,10 @@ impl Upload<'_> {
 
     /// Ends the body, so that the backend cannot take what it got for complete.
     fn fail(&self, cause: Option<Cause>) {
-        if self.uplink.state.replace(UplinkState::Failed) == UplinkState::Sending {
+        if self.uplink.wants_body() {
             self.uplink.fault.set(cause);
         }
+        self.uplink.state.set(UplinkState::Failed);
         sys::shutdown(self.backend.fd(), Side::Both);
     }
 }

@@ -1,0 +1,236 @@
+//! One attempt of a request on one endpoint: connect, send, relay the answer, and keep the
+//! connection if it can be used again.
+//!
+//! Called by `exchange`; says how far a failed attempt had come, and tells the control thread how
+//! the endpoint did.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::error::Cause;
+use crate::metrics::Counter;
+use crate::upstream::connect;
+use crate::upstream::endpoint::{Address, Slot};
+use crate::upstream::outcome::Kind;
+use crate::worker::buffer::{self, Buffer, Sink};
+use crate::worker::peer::Peer;
+use crate::worker::placement::{Placement, Way};
+use crate::worker::progress::{After, Failure, Progress, Seen, Terms};
+use crate::worker::relay::{self, Relayed};
+use crate::worker::request::Request;
+use crate::worker::state::{InFlight, Worker};
+use crate::worker::stream::Stream;
+use crate::worker::tunnel;
+
+/// Takes a request through an attempt.
+///
+/// # Errors
+/// When no final answer has reached the client.
+pub async fn run(
+    worker: &Rc<Worker>,
+    client: &mut Stream,
+    peer: &Peer,
+    buffer: &mut Buffer,
+    request: &mut Request,
+    placement: Placement,
+    may_repeat: MayRepeat,
+) -> Result<After, Failure> {
+    let Placement { index, slot, address, way, in_flight: _share } = placement;
+    let _in_flight = InFlight::new(worker, slot);
+    let (started, seen) = (Instant::now(), Cell::new(None));
+    let snapshot = request.snapshot.clone();
+    let is_reused = matches!(way, Way::Reuse(_));
+    let terms = Terms {
+        set_cookie: request.cookie_for(&snapshot, index),
+        is_reused,
+        is_retryable: may_repeat.after_sent,
+        has_other: may_repeat.elsewhere,
+        seen: &seen,
+    };
+    let connected = connect(worker, address, way).await;
+    let relayed = match connected {
+        Ok(mut backend) => {
+            let relayed = relay(worker, client, peer, &mut backend, buffer, request, terms).await;
+            relayed.map(|relayed| (backend, relayed))
+        }
+        Err(cause) => Err(Failure { cause, progress: Progress::Untouched }),
+    };
+    let cause = match &relayed {
+        Ok((_, relayed)) => relayed.cause,
+        Err(failure) => Some(failure.cause),
+    };
+    let fared = how_it_fared(cause, seen.get(), is_reused);
+    report(worker, request, slot, fared, (started, seen.get()));
+    let (mut backend, relayed) = relayed?;
+    let endpoint = snapshot.pool(request.pool).endpoints.get(index);
+    match relayed.cause {
+        Some(cause) => worker.note_backend(cause, &peer.addr, endpoint),
+        None => worker.lane().add(Counter::Relayed),
+    }
+    if relayed.opens_tunnel {
+        let from_backend = &mut request.scratch.answer.from_backend;
+        let ended = tunnel::run(worker, client, &mut backend, buffer, from_backend).await;
+        if let Err(cause) = ended {
+            worker.note_backend(cause, &peer.addr, endpoint);
+        }
+        backend.close();
+    } else if relayed.backend_is_reusable {
+        keep(worker, slot, backend, seen.get());
+    } else {
+        backend.close();
+    }
+    Ok(relayed.after)
+}
+
+/// Whether an attempt may be followed by another, as far as that is known before it.
+#[derive(Clone, Copy, Debug)]
+pub struct MayRepeat {
+    /// After the request was sent,
+    pub after_sent: bool,
+    /// on an endpoint that was not tried.
+    pub elsewhere: bool,
+}
+
+/// The connection to the endpoint.
+async fn connect(worker: &Worker, address: Address, way: Way) -> Result<Stream, Cause> {
+    let (place, pending) = match way {
+        Way::Reuse(stream) => return Ok(stream),
+        Way::Connect(place, pending) => (place, pending),
+    };
+    let timeout = worker.config.backend.connect_timeout;
+    let make_room = || worker.give_up_idle();
+    let mut stream = connect::connect(address, timeout, &worker.deadlines, make_room).await?;
+    drop(pending);
+    stream.place = place;
+    worker.lane().add(Counter::Connects);
+    Ok(stream)
+}
+
+/// Sends what there is of the request, and relays the rest and the answer.
+async fn relay(
+    worker: &Worker,
+    client: &mut Stream,
+    peer: &Peer,
+    backend: &mut Stream,
+    buffer: &mut Buffer,
+    request: &mut Request,
+    terms: Terms<'_>,
+) -> Result<Relayed, Failure> {
+    let timeout = worker.config.backend.body_timeout;
+    let mut sink = Sink::new(&mut backend.sender, &backend.deadline, timeout);
+    let result = buffer::send_all(&mut request.scratch.request, &mut sink).await;
+    if result.is_err() && sink.sent == 0 {
+        return Err(Failure { cause: Cause::BackendLost, progress: Progress::Untouched });
+    }
+    client.deadline.wait_for(&backend.deadline);
+    // A write that failed half-way may still have an answer: a refusal, then a close.
+    let relayed = if request.body.is_complete() || result.is_err() {
+        relay::answer_only(worker, client, backend, request, terms, result.is_ok()).await
+    } else {
+        relay::both_ways(worker, client, peer, backend, buffer, request, terms).await
+    };
+    client.deadline.wait_over();
+    relayed
+}
+
+/// How a request fared on its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fared {
+    Well,
+    Badly(Kind),
+    /// Its end says nothing about the endpoint.
+    Unknown,
+}
+
+/// What an attempt that ended so says about its endpoint.
+fn how_it_fared(cause: Option<Cause>, seen: Option<Seen>, is_reused: bool) -> Fared {
+    let kind = match cause {
+        Some(Cause::ConnectFailed | Cause::ConnectTimeout) => Some(Kind::NotConnected),
+        // It may close a connection that lay unused whenever it likes.
+        Some(Cause::BackendLost) if is_reused => return Fared::Unknown,
+        Some(Cause::BackendLost | Cause::ResponseTruncated) => Some(Kind::Lost),
+        Some(Cause::ResponseTimeout | Cause::ResponseBodyTimeout) => Some(Kind::TimedOut),
+        Some(
+            Cause::ResponseInvalid | Cause::ResponseHeadTooLarge | Cause::ResponseChunkInvalid,
+        ) => Some(Kind::Invalid),
+        _ => None,
+    };
+    match (kind, seen.map(|seen| seen.status)) {
+        (Some(kind), _) => Fared::Badly(kind),
+        (None, Some(status @ SERVER_ERROR..)) => Fared::Badly(Kind::Status(status)),
+        (None, Some(_)) => Fared::Well,
+        (None, None) => Fared::Unknown,
+    }
+}
+
+/// Counts how a request fared, tells the control thread of a failure, and remembers how long the
+/// answer took.
+fn report(
+    worker: &Worker,
+    request: &Request,
+    slot: Slot,
+    fared: Fared,
+    (started, seen): (Instant, Option<Seen>),
+) {
+    let latency = match fared {
+        Fared::Well => seen.map(|seen| seen.at.saturating_duration_since(started)),
+        // An endpoint that fails quickly is no quick one.
+        Fared::Badly(_) => Some(started.elapsed().max(FAILURE_LATENCY)),
+        Fared::Unknown => return,
+    };
+    if let Some(latency) = latency {
+        worker.observe(request.pool, slot, latency);
+    }
+    worker.report(slot, if let Fared::Badly(kind) = fared { Some(kind) } else { None });
+}
+
+/// Keeps a connection that is between two messages, for this worker's next request or, where
+/// another worker's has waited for a place, for that one.
+fn keep(worker: &Worker, slot: Slot, backend: Stream, seen: Option<Seen>) {
+    let has_place = backend.place.is_some();
+    if has_place && worker.waitlist.is_anothers_turn(worker.id()) {
+        return backend.close();
+    }
+    let mut idle = worker.idle.borrow_mut();
+    if let Some(timeout) = seen.and_then(|seen| seen.keeps_for) {
+        idle.announce(slot, timeout);
+    }
+    idle.checkin(slot, backend, Instant::now());
+    drop(idle);
+    if has_place {
+        worker.queue.call_first();
+    }
+}
+
+/// The first status that says the endpoint is at fault (RFC 9110 §15.6).
+const SERVER_ERROR: u16 = 500;
+/// How long a failure is taken to have lasted, at least.
+const FAILURE_LATENCY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(cause: Option<Cause>, status: Option<u16>, is_reused: bool, fared: Fared) {
+        let at = Instant::now();
+        let seen = status.map(|status| Seen { status, at, keeps_for: None });
+        assert_eq!(how_it_fared(cause, seen, is_reused), fared, "{cause:?} {status:?}");
+    }
+
+    #[test]
+    fn an_endpoint_is_judged_by_what_is_its_own_doing() {
+        check(None, Some(200), false, Fared::Well);
+        check(None, Some(404), false, Fared::Well);
+        check(None, Some(500), true, Fared::Badly(Kind::Status(500)));
+        check(Some(Cause::ResponseStatus), Some(503), false, Fared::Badly(Kind::Status(503)));
+        check(Some(Cause::ResponseStatus), Some(429), false, Fared::Well);
+        check(Some(Cause::ConnectFailed), None, false, Fared::Badly(Kind::NotConnected));
+        check(Some(Cause::BackendLost), None, false, Fared::Badly(Kind::Lost));
+        check(Some(Cause::BackendLost), None, true, Fared::Unknown);
+        check(Some(Cause::ResponseTruncated), Some(200), false, Fared::Badly(Kind::Lost));
+        check(Some(Cause::ResponseTimeout), None, true, Fared::Badly(Kind::TimedOut));
+        check(Some(Cause::ClientLeft), None, false, Fared::Unknown);
+        check(Some(Cause::ClientReadTimeout), Some(200), false, Fared::Well);
+    }
+}

@@ -1,0 +1,343 @@
+//! Where an attempt goes: the session's endpoint or the one that the policy picks, with what its
+//! limits demand, and an unused connection to it, if there is one.
+//!
+//! A request that finds every place taken waits in the worker's queue. Called by `exchange` for
+//! each attempt; decides on one snapshot, without a lock.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Cause;
+use crate::metrics::Counter;
+use crate::sys::Pending;
+use crate::upstream::endpoint::{Address, Endpoint, Slot, Standing};
+use crate::upstream::limit::{Limit, Limits};
+use crate::upstream::pool::Part;
+use crate::upstream::snapshot::Pool;
+use crate::worker::queue::Ticket;
+use crate::worker::request::Request;
+use crate::worker::state::Worker;
+use crate::worker::stream::Stream;
+use crate::worker::waitlist::{Place, Waitlist};
+
+/// An endpoint for one attempt, and all that the attempt may use of it.
+#[derive(Debug)]
+pub struct Placement {
+    /// The endpoint's index in its pool.
+    pub index: usize,
+    /// Its place in counters and pools.
+    pub slot: Slot,
+    /// Where it is reached.
+    pub address: Address,
+    /// How the connection to it is had.
+    pub way: Way,
+    /// One of the requests that it may have in flight, where that is limited.
+    pub in_flight: Option<Share>,
+}
+
+/// How the connection to an endpoint is had.
+#[derive(Debug)]
+pub enum Way {
+    /// It is made; with a place for it and one of those that may be in the making, where these are
+    /// limited.
+    Connect(Option<Place>, Option<Share>),
+    /// It lay in the pool.
+    Reuse(Stream),
+}
+
+/// A part of one of an endpoint's limits, given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    limits: Arc<Limits>,
+    which: fn(&Limits) -> Option<&Limit>,
+}
+
+/// The endpoints that a request was tried on, by their index.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tried {
+    indices: [u16; TRIED_MAX],
+    count: usize,
+}
+
+/// Why no endpoint can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shortage {
+    /// None is eligible that was not tried.
+    Nothing,
+    /// Those that are have as many requests as they may.
+    Busy,
+    /// All places on them are taken, on this one for instance.
+    Full(Slot),
+}
+
+/// Finds an endpoint for an attempt, and waits for a place on one if need be.
+///
+/// # Errors
+/// `NoEndpoint`, `EndpointsBusy`, `QueueFull`, `QueueTimeout`, or `ClientLeft` for one that left
+/// while it waited.
+pub async fn find(
+    worker: &Worker,
+    client: &Stream,
+    request: &Request,
+    tried: &Tried,
+) -> Result<Placement, Cause> {
+    match look(worker, request, tried, None) {
+        Ok(placement) => Ok(placement),
+        Err(Shortage::Full(slot)) => wait(worker, client, request, tried, slot).await,
+        Err(shortage) => Err(shortage.cause()),
+    }
+}
+
+/// The same endpoint once more, on a new connection.
+///
+/// # Errors
+/// `EndpointsBusy` when its limits do not allow that.
+pub fn find_again(worker: &Worker, request: &Request, index: usize) -> Result<Placement, Cause> {
+    let pool = request.endpoints();
+    let (tried, may_take_place) = (Tried::of(index), worker.queue.is_empty());
+    let attempt = Attempt { worker, request, pool, tried: &tried, may_take_place };
+    attempt.enter(index, &pool.endpoints[index]).map_err(Shortage::cause)
+}
+
+/// Waits in the queue until there is a place.
+async fn wait(
+    worker: &Worker,
+    client: &Stream,
+    request: &Request,
+    tried: &Tried,
+    wanted: Slot,
+) -> Result<Placement, Cause> {
+    let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id()) else {
+        return Err(Cause::QueueFull);
+    };
+    worker.lane().add(Counter::Queued);
+    let until = Instant::now() + worker.config.queue.timeout;
+    let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, entry);
+    worker.waitlist.ask_for(wanted, worker.id());
+    let found = loop {
+        if ticket.is_turn() {
+            match look(worker, request, tried, Some(&ticket)) {
+                Ok(placement) => break Ok(placement),
+                Err(Shortage::Full(_)) => ticket.pass_on(),
+                Err(shortage) => break Err(shortage.cause()),
+            }
+        }
+        ticket.called().await;
+        if client.deadline.is_gone() || worker.is_stopping() {
+            break Err(Cause::ClientLeft);
+        }
+        if ticket.is_late(Instant::now()) {
+            break Err(Cause::QueueTimeout);
+        }
+    };
+    client.deadline.wait_over();
+    if found.is_err() {
+        ticket.pass_on();
+    }
+    found
+}
+
+/// One look at the endpoints; `ticket` is the request's, if it has waited.
+fn look(
+    worker: &Worker,
+    request: &Request,
+    tried: &Tried,
+    ticket: Option<&Ticket<'_>>,
+) -> Result<Placement, Shortage> {
+    let pool = request.endpoints();
+    // Who comes later does not overtake those who wait for a place.
+    let may_take_place = ticket.is_some() || worker.queue.is_empty();
+    let attempt = Attempt { worker, request, pool, tried, may_take_place };
+    attempt.on_session_endpoint().unwrap_or_else(|| attempt.by_policy())
+}
+
+struct Attempt<'a> {
+    worker: &'a Worker,
+    request: &'a Request,
+    pool: &'a Pool,
+    tried: &'a Tried,
+    may_take_place: bool,
+}
+
+impl Attempt<'_> {
+    /// The endpoint that the request's session is on; `None` where that cannot decide.
+    fn on_session_endpoint(&self) -> Option<Result<Placement, Shortage>> {
+        let index = self.request.session.filter(|index| !self.tried.contains(*index))?;
+        let endpoint = self.pool.endpoints.get(index).filter(|it| it.keeps_sessions())?;
+        match self.enter(index, endpoint) {
+            Err(Shortage::Busy) => None,
+            entered => Some(entered),
+        }
+    }
+
+    fn by_policy(&self) -> Result<Placement, Shortage> {
+        for _ in 0..LOOKS_MAX {
+            let is_free = |index: usize| !self.tried.contains(index) && self.has_room(index);
+            let picked = self.worker.pick(self.pool, self.request, is_free);
+            let Some(endpoint) = picked.and_then(|index| self.pool.endpoints.get(index)) else {
+                break;
+            };
+            // Another worker may have been quicker.
+            if let Ok(placement) = self.enter(picked.unwrap_or_default(), endpoint) {
+                return Ok(placement);
+            }
+        }
+        Err(self.shortage())
+    }
+
+    /// Whether the endpoint could be entered just now.
+    fn has_room(&self, index: usize) -> bool {
+        let Some(endpoint) = self.pool.endpoints.get(index) else { return false };
+        self.shortage_on(endpoint).is_none()
+    }
+
+    fn shortage_on(&self, endpoint: &Endpoint) -> Option<Shortage> {
+        let limits = &endpoint.limits;
+        let is_used_up = |limit: &Option<Limit>| limit.as_ref().is_some_and(|it| !it.has_room());
+        let is_tried_out = endpoint.standing == Standing::Trial && !limits.has_trial();
+        if is_tried_out || is_used_up(&limits.requests) {
+            return Some(Shortage::Busy);
+        }
+        if limits.conns.is_none() && limits.pending.is_none() {
+            return None;
+        }
+        let has_unused = || self.worker.idle.borrow().has(endpoint.slot);
+        if limits.conns.is_some() && !self.may_take_place {
+            return Some(Shortage::Full(endpoint.slot));
+        }
+        if is_used_up(&limits.conns) && !has_unused() {
+            return Some(Shortage::Full(endpoint.slot));
+        }
+        (is_used_up(&limits.pending) && !has_unused()).then_some(Shortage::Busy)
+    }
+
+    /// Takes all that an attempt on this endpoint needs.
+    fn enter(&self, index: usize, endpoint: &Endpoint) -> Result<Placement, Shortage> {
+        let Some(address) = endpoint.address else { return Err(Shortage::Nothing) };
+        if let Some(shortage) = self.shortage_on(endpoint) {
+            return Err(shortage);
+        }
+        let in_flight = Share::take(&endpoint.limits, |limits| limits.requests.as_ref())?;
+        let way = self.way_to(endpoint)?;
+        if endpoint.standing == Standing::Trial && !endpoint.limits.take_trial() {
+            return Err(Shortage::Busy);
+        }
+        Ok(Placement { index, slot: endpoint.slot, address, way, in_flight })
+    }
+
+    fn way_to(&self, endpoint: &Endpoint) -> Result<Way, Shortage> {
+        // What made one pooled connection fail may have met the others too.
+        let is_retry = self.tried.count > 0;
+        if !is_retry && let Some(stream) = checkout(self.worker, endpoint.slot, self.request) {
+            return Ok(Way::Reuse(stream));
+        }
+        let limits = &endpoint.limits;
+        let pending = Share::take(limits, |limits| limits.pending.as_ref())?;
+        if limits.conns.is_none() {
+            return Ok(Way::Connect(None, pending));
+        }
+        let take = || Waitlist::take_place(&self.worker.waitlist, limits);
+        let make_room = || self.worker.idle.borrow_mut().evict_from(endpoint.slot);
+        let place = take().or_else(|| make_room().then(take).flatten());
+        let place = place.ok_or(Shortage::Full(endpoint.slot))?;
+        Ok(Way::Connect(Some(place), pending))
+    }
+
+    /// Why none could be picked: it is best to wait, where that can help.
+    fn shortage(&self) -> Shortage {
+        let mut found = Shortage::Nothing;
+        for (index, endpoint) in self.pool.endpoints.iter().enumerate() {
+            if self.tried.contains(index) || !endpoint.is_eligible() {
+                continue;
+            }
+            match self.shortage_on(endpoint) {
+                Some(full @ Shortage::Full(_)) => return full,
+                _ => found = Shortage::Busy,
+            }
+        }
+        found
+    }
+}
+
+/// A pooled connection to the endpoint that is alive and silent. A request that cannot be sent
+/// twice takes none that its backend may be about to close.
+fn checkout(worker: &Worker, slot: Slot, request: &Request) -> Option<Stream> {
+    let now = Instant::now();
+    let part = if request.is_idempotent { Part::Whole } else { Part::Half };
+    loop {
+        let (stream, age) = worker.idle.borrow_mut().checkout(slot, part, now)?;
+        // One that has sent something without being asked would answer the wrong request.
+        let pending = stream.pending();
+        if pending == Pending::Nothing {
+            worker.lane().add(Counter::Reuses);
+            return Some(stream);
+        }
+        worker.lane().add(Counter::PoolStale);
+        if pending == Pending::End {
+            worker.idle.borrow_mut().found_closed(slot, age, now);
+        }
+        stream.close();
+    }
+}
+
+impl Shortage {
+    fn cause(self) -> Cause {
+        match self {
+            Shortage::Nothing => Cause::NoEndpoint,
+            Shortage::Busy | Shortage::Full(_) => Cause::EndpointsBusy,
+        }
+    }
+}
+
+impl Share {
+    /// Takes a part of this limit, where there is one.
+    fn take(
+        limits: &Arc<Limits>,
+        which: fn(&Limits) -> Option<&Limit>,
+    ) -> Result<Option<Share>, Shortage> {
+        let Some(limit) = which(limits) else { return Ok(None) };
+        let share = || Share { limits: limits.clone(), which };
+        limit.take().then(share).map(Some).ok_or(Shortage::Busy)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&self) {
+        if let Some(limit) = (self.which)(&self.limits) {
+            limit.give();
+        }
+    }
+}
+
+impl Tried {
+    /// Only this one.
+    fn of(index: usize) -> Tried {
+        let mut tried = Tried::default();
+        tried.add(index);
+        tried
+    }
+
+    /// Whether there is an eligible endpoint that was not tried.
+    #[must_use]
+    pub fn has_other(&self, pool: &Pool) -> bool {
+        let mut endpoints = pool.endpoints.iter().enumerate();
+        endpoints.any(|(index, endpoint)| endpoint.is_eligible() && !self.contains(index))
+    }
+
+    /// Adds one more.
+    pub fn add(&self, index: usize) {
+        if let (Some(place), Ok(index)) = (self.indices.get_mut(self.count), u16::try_from(index)) {
+            *place = index;
+            self.count += 1;
+        }
+    }
+
+    fn contains(&self, index: usize) -> bool {
+        self.indices.iter().take(self.count).any(|tried| usize::from(*tried) == index)
+    }
+}
+
+/// The most endpoints that one request is tried on.
+pub const TRIED_MAX: usize = 16;
+/// How often an endpoint is picked that another worker was quicker on, before a request waits.
+const LOOKS_MAX: usize = 8;
