@@ -108,7 +108,9 @@ impl Cause {
                 "destination_unavailable",
                 "no backend is available",
             ),
-            C::EndpointsBusy => busy("endpoints-busy", "every backend has as many requests as it may"),
+            C::EndpointsBusy => {
+                busy("endpoints-busy", "every backend has as many requests as it may")
+            }
             C::QueueFull => busy("queue-full", "too many requests wait for a backend"),
             C::QueueTimeout => busy("queue-timeout", "no backend had a place in time"),
             C::ConnectFailed => fail(

@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn an_announced_time_is_kept_clear_of() {
-        for (timeout, limit) in [(5_000, 4_500), (60_000, 30_000), (20_000, 18_000), (1_000, 500), (0, 0)]
+        for (timeout, limit) in
+            [(5_000, 4_500), (60_000, 30_000), (20_000, 18_000), (1_000, 500), (0, 0)]
         {
             let mut patience = Patience::default();
             patience.announce(Duration::from_millis(timeout));

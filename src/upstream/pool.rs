@@ -207,10 +207,7 @@ mod tests {
     fn the_oldest_makes_room() {
         let now = Instant::now();
         let mut pool = pool_of(&[(A, 1), (A, 2), (A, 3)], now);
-        assert_eq!(
-            (out(&mut pool, A, now), out(&mut pool, A, now)),
-            (Some(3), Some(2))
-        );
+        assert_eq!((out(&mut pool, A, now), out(&mut pool, A, now)), (Some(3), Some(2)));
         assert!(pool.is_empty());
     }
 

@@ -36,9 +36,9 @@ pub async fn run(
     placement: Placement,
     may_repeat: MayRepeat,
 ) -> Result<After, Failure> {
-    let Placement { index, slot, address, way, in_flight: _share } = placement;
+    let Placement { index, slot, address, way, in_flight: _share, at: started } = placement;
     let _in_flight = InFlight::new(worker, slot);
-    let (started, seen) = (Instant::now(), Cell::new(None));
+    let seen = Cell::new(None);
     let snapshot = request.snapshot.clone();
     let is_reused = matches!(way, Way::Reuse(_));
     let terms = Terms {

@@ -158,7 +158,7 @@ async fn refuse(
     let is_head = buffer.unread().starts_with(b"HEAD ");
     let sink = Sink::new(&mut client.sender, &client.deadline, worker.config.client.body_timeout);
     let mut scratch = worker.buffers.take_scratch();
-    let is_sent = answer::send(cause, closing, is_head, sink, &mut scratch.out).await;
+    let is_sent = answer::send(cause, closing, is_head, sink, &mut scratch.answer.out).await;
     worker.buffers.give_scratch(scratch);
     if is_sent { End::Linger } else { End::Close }
 }

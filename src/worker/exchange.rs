@@ -61,8 +61,7 @@ async fn try_endpoints(
         let endpoint = snapshot.pool(request.pool).endpoints.get(index);
         let repeatable =
             Repeatable { is_idempotent: request.is_idempotent, is_held: request.is_held };
-        let may_follow =
-            retry::may_follow(failure, repeatable, retries, &worker.config.retry);
+        let may_follow = retry::may_follow(failure, repeatable, retries, &worker.config.retry);
         if !may_follow || !worker.affords_retry() {
             worker.note_backend(failure.cause, &peer.addr, endpoint);
             return answer(worker, client, request, failure.cause).await;
@@ -90,7 +89,8 @@ fn may_repeat(worker: &Worker, request: &Request, tried: &Tried, retries: Retrie
     let retry = &worker.config.retry;
     let after_sent = retry::may_follow_sent(request.is_idempotent, retries, retry);
     // Only an answer that is given up for another one must know whether there is one.
-    let elsewhere = after_sent && retry.on.statuses.is_some() && tried.has_other(request.endpoints());
+    let elsewhere =
+        after_sent && retry.on.statuses.is_some() && tried.has_other(request.endpoints());
     MayRepeat { after_sent, elsewhere }
 }
 

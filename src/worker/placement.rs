@@ -33,6 +33,8 @@ pub struct Placement {
     pub way: Way,
     /// One of the requests that it may have in flight, where that is limited.
     pub in_flight: Option<Share>,
+    /// When it was found.
+    pub at: Instant,
 }
 
 /// How the connection to an endpoint is had.
@@ -95,7 +97,8 @@ pub async fn find(
 pub fn find_again(worker: &Worker, request: &Request, index: usize) -> Result<Placement, Cause> {
     let pool = request.endpoints();
     let (tried, may_take_place) = (Tried::of(index), worker.queue.is_empty());
-    let attempt = Attempt { worker, request, pool, tried: &tried, may_take_place };
+    let now = Instant::now();
+    let attempt = Attempt { worker, request, pool, tried: &tried, may_take_place, now };
     attempt.enter(index, &pool.endpoints[index]).map_err(Shortage::cause)
 }
 
@@ -147,7 +150,8 @@ fn look(
     let pool = request.endpoints();
     // Who comes later does not overtake those who wait for a place.
     let may_take_place = ticket.is_some() || worker.queue.is_empty();
-    let attempt = Attempt { worker, request, pool, tried, may_take_place };
+    let now = Instant::now();
+    let attempt = Attempt { worker, request, pool, tried, may_take_place, now };
     attempt.on_session_endpoint().unwrap_or_else(|| attempt.by_policy())
 }
 
@@ -157,6 +161,7 @@ struct Attempt<'a> {
     pool: &'a Pool,
     tried: &'a Tried,
     may_take_place: bool,
+    now: Instant,
 }
 
 impl Attempt<'_> {
@@ -173,7 +178,7 @@ impl Attempt<'_> {
     fn by_policy(&self) -> Result<Placement, Shortage> {
         for _ in 0..LOOKS_MAX {
             let is_free = |index: usize| !self.tried.contains(index) && self.has_room(index);
-            let picked = self.worker.pick(self.pool, self.request, is_free);
+            let picked = self.worker.pick(self.pool, self.request, self.now, is_free);
             let Some(endpoint) = picked.and_then(|index| self.pool.endpoints.get(index)) else {
                 break;
             };
@@ -222,13 +227,14 @@ impl Attempt<'_> {
         if endpoint.standing == Standing::Trial && !endpoint.limits.take_trial() {
             return Err(Shortage::Busy);
         }
-        Ok(Placement { index, slot: endpoint.slot, address, way, in_flight })
+        let (slot, at) = (endpoint.slot, self.now);
+        Ok(Placement { index, slot, address, way, in_flight, at })
     }
 
     fn way_to(&self, endpoint: &Endpoint) -> Result<Way, Shortage> {
         // What made one pooled connection fail may have met the others too.
         let is_retry = self.tried.count > 0;
-        if !is_retry && let Some(stream) = checkout(self.worker, endpoint.slot, self.request) {
+        if !is_retry && let Some(stream) = self.checkout(endpoint.slot) {
             return Ok(Way::Reuse(stream));
         }
         let limits = &endpoint.limits;
@@ -241,6 +247,27 @@ impl Attempt<'_> {
         let place = take().or_else(|| make_room().then(take).flatten());
         let place = place.ok_or(Shortage::Full(endpoint.slot))?;
         Ok(Way::Connect(Some(place), pending))
+    }
+
+    /// A pooled connection to the endpoint that is alive and silent. A request that cannot be sent
+    /// twice takes none that its backend may be about to close.
+    fn checkout(&self, slot: Slot) -> Option<Stream> {
+        let (worker, now) = (self.worker, self.now);
+        let part = if self.request.is_idempotent { Part::Whole } else { Part::Half };
+        loop {
+            let (stream, age) = worker.idle.borrow_mut().checkout(slot, part, now)?;
+            // One that has sent something without being asked would answer the wrong request.
+            let pending = stream.pending();
+            if pending == Pending::Nothing {
+                worker.lane().add(Counter::Reuses);
+                return Some(stream);
+            }
+            worker.lane().add(Counter::PoolStale);
+            if pending == Pending::End {
+                worker.idle.borrow_mut().found_closed(slot, age, now);
+            }
+            stream.close();
+        }
     }
 
     /// Why none could be picked: it is best to wait, where that can help.
@@ -256,27 +283,6 @@ impl Attempt<'_> {
             }
         }
         found
-    }
-}
-
-/// A pooled connection to the endpoint that is alive and silent. A request that cannot be sent
-/// twice takes none that its backend may be about to close.
-fn checkout(worker: &Worker, slot: Slot, request: &Request) -> Option<Stream> {
-    let now = Instant::now();
-    let part = if request.is_idempotent { Part::Whole } else { Part::Half };
-    loop {
-        let (stream, age) = worker.idle.borrow_mut().checkout(slot, part, now)?;
-        // One that has sent something without being asked would answer the wrong request.
-        let pending = stream.pending();
-        if pending == Pending::Nothing {
-            worker.lane().add(Counter::Reuses);
-            return Some(stream);
-        }
-        worker.lane().add(Counter::PoolStale);
-        if pending == Pending::End {
-            worker.idle.borrow_mut().found_closed(slot, age, now);
-        }
-        stream.close();
     }
 }
 
@@ -302,7 +308,7 @@ impl Share {
 }
 
 impl Drop for Share {
-    fn drop(&self) {
+    fn drop(&mut self) {
         if let Some(limit) = (self.which)(&self.limits) {
             limit.give();
         }
@@ -325,7 +331,7 @@ impl Tried {
     }
 
     /// Adds one more.
-    pub fn add(&self, index: usize) {
+    pub fn add(&mut self, index: usize) {
         if let (Some(place), Ok(index)) = (self.indices.get_mut(self.count), u16::try_from(index)) {
             *place = index;
             self.count += 1;

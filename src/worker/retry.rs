@@ -37,8 +37,7 @@ pub fn may_follow(
     match failure.progress {
         Progress::Untouched => failure.cause.verdict().retry != Retry::Never,
         Progress::Sent | Progress::ResponseStarted => {
-            may_follow_sent(request.is_idempotent, retries, config)
-                && is_asked(failure, &config.on)
+            may_follow_sent(request.is_idempotent, retries, config) && is_asked(failure, &config.on)
         }
         Progress::Shown => false,
     }
@@ -76,8 +75,7 @@ mod tests {
     use crate::config::Statuses;
     use crate::error::Cause;
 
-    const DEFAULT: RetryOn =
-        RetryOn { lost: true, timeout: false, invalid: false, statuses: None };
+    const DEFAULT: RetryOn = RetryOn { lost: true, timeout: false, invalid: false, statuses: None };
 
     fn config(on: RetryOn) -> RetryConfig {
         let (budget_percent, budget_per_second) = (20, 3);

@@ -101,11 +101,7 @@ impl fmt::Debug for Worker {
 impl Worker {
     /// A worker with nothing open.
     #[must_use]
-    pub fn new(
-        shared: Shared,
-        deadlines: Rc<Deadlines>,
-        faults: Faults,
-    ) -> Worker {
+    pub fn new(shared: Shared, deadlines: Rc<Deadlines>, faults: Faults) -> Worker {
         let Shared { id, config, lanes, places, waitlist, published, outcomes } = shared;
         let mut view = View::new(published);
         let snapshot = Rc::new(Held::load(&mut view));
@@ -172,9 +168,10 @@ impl Worker {
         &self,
         pool: &Pool,
         request: &Request,
+        now: Instant,
         is_free: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let ask = Ask { hash: request.hash, lanes: &self.lanes, now: Instant::now() };
+        let ask = Ask { hash: request.hash, lanes: &self.lanes, now };
         self.with_cursor(request.pool, |cursor| {
             let primary = pool.primary.pick(&pool.endpoints, cursor, &ask, &is_free);
             primary.or_else(|| pool.backup.pick(&pool.endpoints, cursor, &ask, &is_free))

@@ -124,8 +124,9 @@ pub struct Upload<'a> {
     pub backend: &'a Deadline,
     /// Where it goes.
     pub sender: &'a mut Sender,
-    /// Where it is held for another attempt, and how many bytes that may have.
+    /// Where it is held for another attempt, behind the head,
     pub held: &'a mut Vec<u8>,
+    /// and how many bytes both may have.
     pub held_bytes_max: usize,
 }
 

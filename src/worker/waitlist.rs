@@ -152,7 +152,9 @@ mod tests {
     fn freed_places_are_offered_to_the_workers_that_wait_in_turn() {
         let (list, limits) = (list_of(3, 9), limits(4));
         let mut places: Vec<_> = (0..4).map(|_| Waitlist::take_place(&list, &limits)).collect();
-        assert!(places.iter().all(Option::is_some) && Waitlist::take_place(&list, &limits).is_none());
+        assert!(
+            places.iter().all(Option::is_some) && Waitlist::take_place(&list, &limits).is_none()
+        );
         places.pop();
         assert_eq!(told(&list), [0, 0, 0], "nobody waits");
         let _entries = [0, 2].map(|worker| Waitlist::enter(&list, worker));

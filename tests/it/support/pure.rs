@@ -350,7 +350,7 @@ fn forward_response(data: &[u8], asker: Asker) -> Result<Option<(Forwarded, bool
     if forward::passes_as_is(&head, side) {
         out.extend_from_slice(&data[..head.bytes]);
     } else {
-        forward::response(&head, side, &mut out);
+        forward::response(&head, side, b"", &mut out);
     }
     Ok(Some((Forwarded { bytes: head.bytes, framing: head.framing, out }, head.is_interim())))
 }

@@ -1,0 +1,25 @@
+//! The power of two choices: two candidates are drawn, and the one with fewer requests in flight
+//! for its weight, over all workers, is picked. Near the fewest of all, at the cost of two.
+
+use fastrand::Rng;
+
+use super::{Candidates, Schedule, random};
+use crate::metrics::Lanes;
+
+/// The place of the better of two free candidates, of equals the one drawn first: an idle pool
+/// is drawn from in proportion to the weights.
+pub fn pick(
+    schedule: &Schedule,
+    candidates: &Candidates,
+    random: &mut Rng,
+    lanes: &Lanes,
+    is_free: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let (first, second) = random::pick_two(schedule, candidates, random, is_free)?;
+    let Some(second) = second else { return Some(first) };
+    let list = candidates.as_slice();
+    let (a, b) = (&list[first], &list[second]);
+    let is_better =
+        b.in_flight(lanes) * u64::from(a.weight) < a.in_flight(lanes) * u64::from(b.weight);
+    Some(if is_better { second } else { first })
+}
