@@ -44,11 +44,11 @@ pub(in crate::cli) struct HealthArgs {
         value_parser = duration(10, HOUR))]
     pub(in crate::cli) health_interval: Duration,
     /// The same while the last probes do not agree with what the backend is taken for
-    /// [default: --health-interval; limits: 10ms to 1h].
+    /// [default: the same; limits: 10ms to 1h].
     #[arg(long, value_name = "DURATION", env = "CORELANE_HEALTH_INTERVAL_CHANGING",
         value_parser = duration(10, HOUR))]
     pub(in crate::cli) health_interval_changing: Option<Duration>,
-    /// The same while the backend is down [default: --health-interval; limits: 10ms to 1h].
+    /// The same while the backend is down [default: the same; limits: 10ms to 1h].
     #[arg(long, value_name = "DURATION", env = "CORELANE_HEALTH_INTERVAL_DOWN",
         value_parser = duration(10, HOUR))]
     pub(in crate::cli) health_interval_down: Option<Duration>,
