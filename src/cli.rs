@@ -4,18 +4,17 @@
 //! any socket opens.
 
 mod build;
+mod demo;
 mod flags;
 mod read;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
-
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use build::Machine;
+pub use demo::{BackendArgs, DemoArgs};
 pub use flags::{LogFormat, ProxyArgs};
-use read::{number, parse_listen};
 
 /// A thread-per-core HTTP load balancer.
 ///
@@ -44,30 +43,6 @@ pub enum Command {
     Backend(BackendArgs),
     /// Run three demo backends and a load balancer in front of them, to try it out.
     Demo(DemoArgs),
-}
-
-/// The flags of `corelane backend`.
-#[derive(Debug, Args)]
-pub struct BackendArgs {
-    /// The address to listen on; port 0 takes a free port.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9001",
-        value_parser = parse_listen)]
-    pub listen: SocketAddr,
-    /// The name it answers with.
-    #[arg(long, default_value = "backend")]
-    pub name: String,
-}
-
-/// The flags of `corelane demo`.
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// The load balancer's address; port 0 takes a free port.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080",
-        value_parser = parse_listen)]
-    pub listen: SocketAddr,
-    /// The load balancer's workers; each gets a core of its own [limit: the allowed cores].
-    #[arg(long, value_name = "N", default_value = "1", value_parser = number(1, 512))]
-    pub workers: u32,
 }
 
 impl Cli {

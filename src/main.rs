@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     };
     let writer = start_log(cli.proxy.log());
     let result = match cli.command {
-        Some(Command::Backend(args)) => run_backend(&args),
+        Some(Command::Backend(args)) => run_backend(args),
         Some(Command::Demo(args)) => run_demo(&args),
         None => run_proxy(cli.proxy),
     };
@@ -73,9 +73,8 @@ fn raise_descriptor_limit() -> usize {
 }
 
 /// Runs one demo backend until a signal comes.
-fn run_backend(args: &BackendArgs) -> Result<u8, StartError> {
-    let config = BackendConfig { listen: args.listen, name: args.name.clone() };
-    let (backend, thread) = start_backend(&config)?;
+fn run_backend(args: BackendArgs) -> Result<u8, StartError> {
+    let (backend, thread) = start_backend(&args.into_config()?)?;
     say(&mut std::io::stdout(), &format!("listening on {}", backend.addr));
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| StartError::Resource("the signals", error))?;
@@ -94,7 +93,7 @@ fn run_demo(args: &DemoArgs) -> Result<u8, StartError> {
     let (mut backends, mut threads) = (Vec::new(), Vec::new());
     for name in ["alpha", "beta", "gamma"] {
         let listen = ([127, 0, 0, 1], 0).into();
-        let (backend, thread) = start_backend(&BackendConfig { listen, name: name.to_owned() })?;
+        let (backend, thread) = start_backend(&BackendConfig::good(listen, name))?;
         flags.extend(["--backend".to_owned(), format!("http://{}", backend.addr)]);
         backends.push((name, backend));
         threads.push(thread);

@@ -1,22 +1,21 @@
 //! Makes a `Config` of the flags, and refuses what is impossible together.
 
+mod balance;
+mod health;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::time::Duration;
-
-use hyper::http::uri::PathAndQuery;
 
 use crate::cli::flags::{
-    BackendLimitArgs, ClientLimitArgs, DriverArg, ForwardArgs, ForwardedHeadersArg, HealthArgs,
-    LogFormat, PolicyArg, ProxyArgs, WorkerArgs,
+    BackendLimitArgs, ClientLimitArgs, DriverArg, ForwardArgs, ForwardedHeadersArg, LogFormat,
+    ProxyArgs, WorkerArgs,
 };
 use crate::cli::read::{List, parse_cores};
 use crate::config::{
-    BACKENDS_MAX, BackendConfig, BackendLimits, BalanceConfig, BreakerConfig, ClientLimits, Config,
-    DriverChoice, EjectConfig, Faults, ForwardConfig, ForwardedHeaders, HashKey, HeadLimits,
-    HealthConfig, InitialHealth, ListenerConfig, Policy, QueueConfig, RetryConfig, RetryOn,
-    Statuses, WORKERS_MAX, WorkersConfig,
+    BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DriverChoice, Faults,
+    ForwardConfig, ForwardedHeaders, HeadLimits, ListenerConfig, QueueConfig, WORKERS_MAX,
+    WorkersConfig,
 };
 use crate::error::StartError;
 
@@ -50,7 +49,8 @@ impl ProxyArgs {
     /// # Errors
     /// When they are impossible together.
     pub fn into_config(self, machine: &Machine) -> Result<Config, StartError> {
-        let ProxyArgs { traffic, workers, health, backend, client, forward, process } = self;
+        let ProxyArgs { traffic, balance, queue, retry, health, eject, breaker, .. } = self;
+        let ProxyArgs { workers, backend, client, forward, process, .. } = self;
         Ok(Config {
             listeners: listeners_of(&List::join(traffic.listen), &workers)?,
             backends: backends_of(List::join(traffic.backend))?,
@@ -63,44 +63,12 @@ impl ProxyArgs {
                 },
                 ring_entries: at_least_one(workers.ring_entries),
             },
-            balance: BalanceConfig {
-                policy: match traffic.policy {
-                    PolicyArg::RoundRobin => Policy::RoundRobin,
-                },
-                hash_key: HashKey::Source,
-                hash_seed: 0,
-                hash_balance_percent: None,
-                sticky: None,
-                slow_start: Duration::ZERO,
-                panic_percent: 0,
-            },
-            queue: QueueConfig { requests_max: 1024, timeout: Duration::from_secs(5) },
-            retry: RetryConfig {
-                retries_max: 3,
-                on: RetryOn { lost: true, timeout: false, invalid: false, statuses: None },
-                body_bytes_max: 65_536,
-                budget_percent: 20,
-                budget_per_second: 3,
-            },
-            eject: EjectConfig {
-                consecutive_max: NonZeroU32::new(5),
-                success_gap_percent: NonZeroU32::new(30),
-                interval: Duration::from_secs(10),
-                requests_min: 100,
-                time: Duration::from_secs(5),
-                time_max: Duration::from_secs(300),
-                percent_max: 50,
-            },
-            breaker: BreakerConfig {
-                requests_max: None,
-                pending_max: None,
-                error_percent: None,
-                window: Duration::from_secs(10),
-                requests_min: 20,
-                open_time: Duration::from_secs(5),
-                trials: at_least_one(3),
-            },
-            health: health_of(health)?,
+            balance: balance.into_config()?,
+            queue: QueueConfig { requests_max: queue.queue_max, timeout: queue.queue_timeout },
+            retry: retry.into_config(),
+            health: health.into_config()?,
+            eject: eject.config()?,
+            breaker: breaker.config(),
             client: client.limits(machine.conns_max()),
             backend: backend.limits(),
             head: client.head_limits()?,
@@ -214,37 +182,6 @@ fn backends_of(backends: Vec<BackendConfig>) -> Result<Vec<BackendConfig>, Start
     }
 }
 
-fn health_of(health: HealthArgs) -> Result<HealthConfig, StartError> {
-    let interval = health.health_interval;
-    let timeout = health.health_timeout.unwrap_or(PROBE_TIMEOUT.min(interval));
-    if timeout > interval {
-        return Err(usage(format!(
-            "--health-timeout {timeout:?} is longer than --health-interval {interval:?}"
-        )));
-    }
-    let path = Some(health.health_path).filter(|path| !path.is_empty());
-    let is_path = |path: &String| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
-    if let Some(path) = path.as_ref().filter(|path| !is_path(path)) {
-        return Err(usage(format!("--health-path {path:?} is no path: it begins with /")));
-    }
-    Ok(HealthConfig {
-        path,
-        method: "GET".to_owned(),
-        host: None,
-        headers: Vec::new(),
-        statuses: Statuses(vec![200..=399]),
-        body: None,
-        interval,
-        interval_changing: interval,
-        interval_down: interval,
-        initial: InitialHealth::Probe,
-        agent_port: None,
-        timeout,
-        rise: at_least_one(health.health_rise),
-        fall: at_least_one(health.health_fall),
-    })
-}
-
 /// The core of each worker, in order.
 fn cores_of(
     workers: &WorkerArgs,
@@ -283,7 +220,5 @@ fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
-/// How long a probe may take by default, if its interval allows that.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Descriptors for listeners, rings, mailboxes, probes and files.
 const DESCRIPTORS_RESERVED: usize = 64;

@@ -1,14 +1,28 @@
 //! Reads the values of flags from their text; each refusal says what would be right.
 
+mod backend;
+mod health;
+mod retry;
+mod sticky;
+
 use std::net::{IpAddr, SocketAddr};
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::{BackendConfig, Faults, Mode, WEIGHT_MAX};
+pub(super) use backend::parse_backend;
+pub(super) use health::{
+    parse_health_header, parse_health_host, parse_health_method, parse_health_path,
+    parse_health_statuses,
+};
+pub(super) use retry::parse_retry_on;
+pub(super) use sticky::{StickyCookie, parse_sticky_cookie};
 
-/// Values that one flag or variable names, separated by white space.
+use crate::config::{Faults, HashKey, Statuses};
+
+/// Values that one flag or variable names.
 #[derive(Clone, Debug)]
 pub(super) struct List<T>(Vec<T>);
 
@@ -19,12 +33,23 @@ impl<T> List<T> {
     }
 }
 
-/// A reader of lists of what `read` reads.
+/// A reader of what `read` reads, separated by white space.
 pub(super) fn list<T, R>(read: R) -> impl Fn(&str) -> Result<List<T>, String> + Clone + Send + Sync
 where
     R: Fn(&str) -> Result<T, String> + Clone + Send + Sync,
 {
     move |text| text.split_whitespace().map(&read).collect::<Result<_, _>>().map(List)
+}
+
+/// A reader of what `read` reads, one a line: for values that have spaces in them.
+pub(super) fn lines<T, R>(read: R) -> impl Fn(&str) -> Result<List<T>, String> + Clone + Send + Sync
+where
+    R: Fn(&str) -> Result<T, String> + Clone + Send + Sync,
+{
+    move |text| {
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        lines.map(&read).collect::<Result<_, _>>().map(List)
+    }
 }
 
 /// A reader of numbers within limits.
@@ -35,6 +60,14 @@ pub(super) fn number(
     move |text| {
         let number = text.parse().ok().filter(|number| (min..=max).contains(number));
         number.ok_or_else(|| format!("it is not a number from {min} to {max}"))
+    }
+}
+
+/// A reader of shares of a hundred.
+pub(super) fn percent() -> impl Fn(&str) -> Result<u8, String> + Clone + Send + Sync {
+    |text| {
+        let percent = text.parse().ok().filter(|percent| *percent <= 100);
+        percent.ok_or_else(|| "it is not a number of percent from 0 to 100".to_owned())
     }
 }
 
@@ -68,49 +101,6 @@ pub(super) fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
     if cores.is_empty() { Err(format!("{list:?} names no core")) } else { Ok(cores) }
 }
 
-/// Reads `http://HOST:PORT[,weight=N]`.
-pub(super) fn parse_backend(text: &str) -> Result<BackendConfig, String> {
-    let mut parts = text.split(',');
-    let url = parts.next().unwrap_or_default();
-    if url.starts_with("https://") || url.starts_with("unix:") {
-        return Err("https:// and unix: backends are not supported yet; use http://".to_owned());
-    }
-    let authority = url.strip_prefix("http://").ok_or("it does not begin with http://")?;
-    let authority = authority.strip_suffix('/').unwrap_or(authority);
-    if let Some((_, path)) = authority.split_once('/') {
-        return Err(format!("a backend has no path; leave /{path} out"));
-    }
-    if authority.contains('@') {
-        return Err("a backend has no user or password".to_owned());
-    }
-    let (host, port) = authority.rsplit_once(':').ok_or("the port is missing: http://HOST:PORT")?;
-    let port = port.parse().ok().filter(|port| *port != 0).ok_or("the port is not 1 to 65535")?;
-    let host = match host.strip_prefix('[') {
-        Some(literal) => literal.strip_suffix(']').filter(|literal| literal.contains(':')),
-        None => Some(host).filter(|host| !host.contains(':')),
-    };
-    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
-    let host = host
-        .filter(|host| !host.is_empty() && host.bytes().all(is_host_byte))
-        .ok_or("the host is no name, IPv4 address or [IPv6 address]")?;
-    let mut weight = NonZeroU16::MIN;
-    for option in parts {
-        let value = option
-            .strip_prefix("weight=")
-            .ok_or_else(|| format!("{option:?} is no option of a backend; there is weight=N"))?;
-        let number = value.parse::<NonZeroU16>().ok().filter(|weight| weight.get() <= WEIGHT_MAX);
-        weight = number.ok_or_else(|| format!("the weight is not 1 to {WEIGHT_MAX}"))?;
-    }
-    Ok(BackendConfig {
-        host: host.to_ascii_lowercase(),
-        port,
-        weight,
-        conns_max: None,
-        is_backup: false,
-        mode: Mode::Ready,
-    })
-}
-
 /// Reads a network in CIDR notation, or one address.
 pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
     let addr = text.parse::<IpAddr>().map(IpNet::from);
@@ -127,6 +117,71 @@ pub(super) fn parse_upgrade(text: &str) -> Result<String, String> {
     let is_token =
         token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._/+".contains(&byte));
     if is_token { Ok(token) } else { Err("it is no protocol name".to_owned()) }
+}
+
+/// Reads what of a request is hashed.
+pub(super) fn parse_hash_key(text: &str) -> Result<HashKey, String> {
+    match text.split_once(':') {
+        None => match text {
+            "source" => Ok(HashKey::Source),
+            "uri" => Ok(HashKey::Uri),
+            "path" => Ok(HashKey::Path),
+            "host" => Ok(HashKey::Host),
+            _ => Err(NO_HASH_KEY.to_owned()),
+        },
+        Some(("header", name)) if is_token(name) => Ok(HashKey::Header(name.to_ascii_lowercase())),
+        Some(("cookie", name)) if is_token(name) => Ok(HashKey::Cookie(name.to_owned())),
+        Some(("header" | "cookie", name)) => Err(format!("{name:?} is no name: {TOKEN}")),
+        Some(("query", name)) => {
+            let is_name_byte = |byte: u8| byte.is_ascii_graphic() && !b"&=#".contains(&byte);
+            if name.is_empty() || !name.bytes().all(is_name_byte) {
+                return Err(format!("{name:?} is no query parameter as it stands in a URI"));
+            }
+            Ok(HashKey::Query(name.to_owned()))
+        }
+        Some(_) => Err(NO_HASH_KEY.to_owned()),
+    }
+}
+
+/// Reads a limit in percent of a share, or 0 for none.
+pub(super) fn parse_balance_factor(text: &str) -> Result<u32, String> {
+    let factor = text.parse().ok().filter(|factor| *factor == 0 || (101..=65535).contains(factor));
+    factor.ok_or_else(|| "it is not a number from 101 to 65535, or 0 for no limit".to_owned())
+}
+
+/// The statuses that a list like `200-299,301` names, none below `min`, in order and merged.
+fn statuses(list: &str, min: u16) -> Result<Statuses, String> {
+    let number = |text: &str| {
+        let number = text.parse().ok().filter(|number| (min..=STATUS_MAX).contains(number));
+        number.ok_or_else(|| format!("{text:?} is no status from {min} to {STATUS_MAX}"))
+    };
+    let mut ranges = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(format!("{part:?} is a range that runs backwards"));
+        }
+        ranges.push(first..=last);
+    }
+    ranges.sort_unstable_by_key(|range| *range.start());
+    let mut merged: Vec<RangeInclusive<u16>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if *range.start() <= last.end() + 1 => {
+                *last = *last.start()..=*range.end().max(last.end());
+            }
+            _ => merged.push(range),
+        }
+    }
+    Ok(Statuses(merged))
+}
+
+/// Whether it is a token (RFC 9110 §5.6.2).
+fn is_token(text: &str) -> bool {
+    let is_token_byte =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
 /// Reads a fault for tests.
@@ -159,3 +214,9 @@ pub(super) fn duration(
 
 /// Core numbers are below this.
 const CORES_MAX: usize = 4096;
+/// The largest status (RFC 9110 §15).
+const STATUS_MAX: u16 = 599;
+/// What a token is, for people.
+const TOKEN: &str = "letters, digits and !#$%&'*+-.^_`|~";
+const NO_HASH_KEY: &str =
+    "it is none of source, uri, path, host, header:NAME, cookie:NAME and query:NAME";

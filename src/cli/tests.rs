@@ -1,13 +1,21 @@
 //! Flags and what they are refused for.
 
+mod balance;
+mod health;
+
 use super::build::Machine;
 use super::read::parse_backend;
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 
 fn config_of(flags: &str) -> Result<Config, String> {
-    let flags = format!("corelane --listen 127.0.0.1:0 --backend http://a:1 {flags}");
-    let cli = Cli::try_parse_from(flags.split_whitespace()).map_err(|error| error.to_string())?;
+    config_of_words(&flags.split_whitespace().collect::<Vec<_>>())
+}
+
+fn config_of_words(words: &[&str]) -> Result<Config, String> {
+    let first = ["corelane", "--listen", "127.0.0.1:0", "--backend", "http://a:1"];
+    let words = first.iter().chain(words);
+    let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
     let machine = Machine { cores: vec![0, 1, 5], parallelism: 2, descriptors: 1000 };
     cli.proxy.into_config(&machine).map_err(|error| error.to_string())
 }
@@ -49,23 +57,43 @@ fn backends_are_read_with_their_options() {
         |text: &str| parse_backend(text).map(|backend| (backend.authority(), backend.weight.get()));
     assert_eq!(read("http://Web.local:80"), Ok(("web.local:80".to_owned(), 1)));
     assert_eq!(read("http://[::1]:80/,weight=256"), Ok(("[::1]:80".to_owned(), 256)));
-    for text in [
-        "https://a:1",
-        "unix:/s",
-        "a:1",
-        "http://a",
-        "http://a:0",
-        "http://a:99999",
-        "http://::1:80",
-        "http://[a]:80",
-        "http://:80",
-        "http://a b:80",
-        "http://a:1/path",
-        "http://a:1,weight=0",
-        "http://a:1,weight=257",
-        "http://a:1,wait=1",
+    let options = |text: &str| {
+        let backend = parse_backend(&format!("http://a:1{text}")).unwrap();
+        (backend.conns_max.map_or(0, u32::from), backend.is_backup, backend.mode)
+    };
+    assert_eq!(options(""), (0, false, Mode::Ready));
+    assert_eq!(options(",backup,max-conns=7,weight=2"), (7, true, Mode::Ready));
+    assert_eq!(options(",drain"), (0, false, Mode::Drain));
+    assert_eq!(options(",maintenance,backup"), (0, true, Mode::Maintenance));
+}
+
+#[test]
+fn backends_are_refused_for_their_url_or_options() {
+    for (text, reason) in [
+        ("https://a:1", "not supported"),
+        ("unix:/s", "not supported"),
+        ("a:1", "does not begin with http://"),
+        ("http://a", "the port is missing"),
+        ("http://a:0", "the port is not"),
+        ("http://a:99999", "the port is not"),
+        ("http://::1:80", "the host is no name"),
+        ("http://[a]:80", "the host is no name"),
+        ("http://:80", "the host is no name"),
+        ("http://a b:80", "the host is no name"),
+        ("http://a:1/path", "no path"),
+        ("http://a:1,weight=0", "not 1 to 256"),
+        ("http://a:1,weight=257", "not 1 to 256"),
+        ("http://a:1,weight", "weight=N"),
+        ("http://a:1,weight=1,weight=2", "twice"),
+        ("http://a:1,max-conns=0", "above 0"),
+        ("http://a:1,max-conns=4294967296", "above 0"),
+        ("http://a:1,backup=yes", "has no value"),
+        ("http://a:1,drain,maintenance", "exclude"),
+        ("http://a:1,wait=1", "there are weight=N, max-conns=N, backup"),
+        ("http://a:1,", "is no option"),
     ] {
-        assert!(read(text).is_err(), "{text}");
+        let error = parse_backend(text).unwrap_err();
+        assert!(error.contains(reason), "{text}: {error}");
     }
 }
 

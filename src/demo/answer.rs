@@ -66,6 +66,16 @@ pub(super) fn bad_request(reason: &dyn Display) -> Answer {
     json_line(StatusCode::BAD_REQUEST, &json!({ "error": reason.to_string() }))
 }
 
+/// 500: the failure that `Behaviour` asked for.
+pub(super) fn failed() -> Answer {
+    json_line(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": "failed as told" }))
+}
+
+/// 507 with the reason.
+pub(super) fn no_room(reason: &dyn Display) -> Answer {
+    json_line(StatusCode::INSUFFICIENT_STORAGE, &json!({ "error": reason.to_string() }))
+}
+
 /// 404 with the paths there are.
 pub(super) fn not_found(paths: &[&str]) -> Answer {
     json_line(StatusCode::NOT_FOUND, &json!({ "error": "no such path", "paths": paths }))

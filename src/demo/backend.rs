@@ -4,6 +4,7 @@
 //! Knows nothing of the paths: each request goes to `Service`. No error on one
 //! connection, nor on accepting one, ends the backend.
 
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -20,10 +21,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
+use super::behaviour::Behaviour;
+use super::idle::{Activity, idle};
 use super::service::Service;
 
 /// How long requests in flight may go on once a backend is told to stop.
 pub const DRAIN: Duration = Duration::from_secs(2);
+
+/// What an agent says unless it is told otherwise: all of the weight.
+pub const AGENT_LINE: &str = "100%";
 
 /// Connections that the kernel holds for a backend until it accepts them.
 const BACKLOG: i32 = 1024;
@@ -41,6 +47,30 @@ pub struct BackendConfig {
     pub listen: SocketAddr,
     /// The name in `X-Backend` and in the answer of `GET /`, in visible ASCII.
     pub name: String,
+    /// How it behaves at first.
+    pub behaviour: Behaviour,
+    /// The port of the same address on which its agent talks, if it has one; 0 lets the kernel
+    /// choose.
+    pub agent_port: Option<u16>,
+    /// What its agent says at first, without the newline.
+    pub agent_line: String,
+    /// Where the ids of `POST /count` are appended, one a line, if anywhere.
+    pub count_file: Option<Arc<File>>,
+}
+
+impl BackendConfig {
+    /// One that behaves, without an agent or a file.
+    #[must_use]
+    pub fn good(listen: SocketAddr, name: &str) -> Self {
+        Self {
+            listen,
+            name: name.to_owned(),
+            behaviour: Behaviour::GOOD,
+            agent_port: None,
+            agent_line: AGENT_LINE.to_owned(),
+            count_file: None,
+        }
+    }
 }
 
 /// A demo backend bound to its address but not yet serving.
@@ -48,6 +78,7 @@ pub struct BackendConfig {
 pub struct Backend {
     listener: StdListener,
     local_addr: SocketAddr,
+    agent: Option<StdListener>,
     service: Arc<Service>,
 }
 
@@ -65,7 +96,7 @@ impl Backend {
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
         let listener = listen(config.listen).map_err(|error| {
-            let BackendConfig { listen, name } = config;
+            let BackendConfig { listen, name, .. } = config;
             let message = format!(
                 "demo backend {name} cannot listen on {listen}: {error}; \
                  give an address of this host and a free port"
@@ -73,8 +104,20 @@ impl Backend {
             io::Error::new(error.kind(), message)
         })?;
         let local_addr = listener.local_addr()?;
-        let service = Arc::new(Service::new(config.name.clone(), name_header));
-        Ok(Self { listener, local_addr, service })
+        let agent_addr = config.agent_port.map(|port| SocketAddr::new(local_addr.ip(), port));
+        let agent = agent_addr.map(|addr| {
+            // Not the kind: this address is not the one that the caller knows.
+            listen(addr).map_err(|error| io::Error::other(format!("its agent's {addr}: {error}")))
+        });
+        let agent = agent.transpose()?;
+        let service = Arc::new(Service::new(config, name_header));
+        Ok(Self { listener, local_addr, agent, service })
+    }
+
+    /// The agent's bound address, if there is an agent.
+    #[must_use]
+    pub fn agent_addr(&self) -> Option<SocketAddr> {
+        self.agent.as_ref().and_then(|agent| agent.local_addr().ok())
     }
 
     /// The bound address, with the port the kernel chose if 0 was asked for.
@@ -91,6 +134,7 @@ impl Backend {
     /// The runtime cannot take over the listener.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
+        let agent = self.agent.map(TcpListener::from_std).transpose()?;
         // Nothing is sent here: the connections see the sender's drop.
         let serving = watch::Sender::new(());
         let mut connections = JoinSet::new();
@@ -104,6 +148,15 @@ impl Backend {
                     Ok((stream, remote)) => {
                         let (service, serving) = (Arc::clone(&self.service), serving.subscribe());
                         connections.spawn(serve_connection(stream, remote, service, serving));
+                    }
+                    Err(error) => {
+                        errors.record(self.service.name(), &error);
+                        tokio::time::sleep(ACCEPT_BACK_OFF).await;
+                    }
+                },
+                accepted = accept_of(agent.as_ref()) => match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(tell(stream, self.service.agent_line()));
                     }
                     Err(error) => {
                         errors.record(self.service.name(), &error);
@@ -154,7 +207,15 @@ async fn serve_connection(
         tracing::debug!(backend = service.name(), %remote, %error, "TCP_NODELAY not set");
     }
     let name = service.name();
-    let handler = service_fn(|request| service.answer(remote, request));
+    let activity = Activity::new();
+    let handler = service_fn(|request| {
+        let (service, busy) = (&service, activity.busy());
+        async move {
+            let answer = service.answer(remote, request).await;
+            drop(busy);
+            answer
+        }
+    });
     let mut conn = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), handler));
     let ended = tokio::select! {
         ended = conn.as_mut() => ended,
@@ -163,9 +224,33 @@ async fn serve_connection(
             conn.as_mut().graceful_shutdown();
             conn.await
         }
+        () = idle(&activity, service.behaviour()) => {
+            // hyper closes it now, or behind an answer that is still on its way.
+            conn.as_mut().graceful_shutdown();
+            conn.await
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(backend = name, %remote, %error, "connection ended early");
+    }
+}
+
+/// The next connection; never, without a listener.
+async fn accept_of(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sends a line, which a new connection's buffer has room for, and closes.
+async fn tell(stream: TcpStream, line: String) {
+    let told = async {
+        stream.writable().await?;
+        stream.try_write(line.as_bytes())
+    };
+    if let Err(error) = told.await {
+        tracing::debug!(%error, "nobody heard the agent");
     }
 }
 

@@ -5,15 +5,21 @@
 //! command and by the end-to-end tests; no part of the proxy depends on it.
 //!
 //! `backend` accepts and drains, `service` routes a request to its handler,
-//! `answer` and `body` form what goes back.
+//! `answer` and `body` form what goes back, `behaviour` spoils it where asked.
 
 mod answer;
 mod backend;
+mod behaviour;
 mod body;
+mod counts;
+mod idle;
 mod number;
+mod query;
 mod service;
 #[cfg(test)]
 mod tests;
 mod work;
 
-pub use backend::{Backend, BackendConfig, DRAIN, run};
+pub use backend::{AGENT_LINE, Backend, BackendConfig, DRAIN, run};
+pub use behaviour::Behaviour;
+pub(crate) use service::load_of;

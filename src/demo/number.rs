@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::query::value_of;
+
 /// A number that a request may give: its name and the most it may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Number {
@@ -29,12 +31,12 @@ enum Cause {
 impl Number {
     /// The number as `name=digits` in a query; of several, the first.
     pub(super) fn in_query(self, query: Option<&str>) -> Result<u64, BadNumber> {
-        let text = query
-            .unwrap_or_default()
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find_map(|(name, value)| (name == self.name).then_some(value));
-        self.parse(text.unwrap_or_default())
+        self.parse(value_of(query, self.name).unwrap_or_default())
+    }
+
+    /// The same where it may be left out.
+    pub(super) fn find_in_query(self, query: Option<&str>) -> Result<Option<u64>, BadNumber> {
+        value_of(query, self.name).map(|text| self.parse(text)).transpose()
     }
 
     /// The number in decimal digits, without a sign.

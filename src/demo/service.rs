@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -13,12 +14,19 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::answer::{self, Answer};
+use super::backend::BackendConfig;
+use super::behaviour::Behaviour;
+use super::counts::{Counts, ID_BYTES_MAX, IDS_MAX};
 use super::number::{BadNumber, Number};
+use super::query::{text_of, value_of};
 use super::work;
 
 const X_BACKEND: HeaderName = HeaderName::from_static("x-backend");
+const X_LOAD: HeaderName = HeaderName::from_static("x-load");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 const WORK_MS: Number = Number { name: "ms", max: 10_000 };
 const SLEEP_MS: Number = Number { name: "ms", max: 60_000 };
@@ -32,6 +40,11 @@ const PATHS: &[&str] = &[
     "/health",
     "/health/fail",
     "/health/recover",
+    "/health/load?value=F",
+    "/agent?line=TEXT",
+    "/behave?latency_ms=N&error_percent=N&silent=N&idle_ms=N",
+    "/count?id=ID",
+    "/counts",
     "/work?ms=N",
     "/sleep?ms=N",
     "/bytes/N",
@@ -39,6 +52,10 @@ const PATHS: &[&str] = &[
     "/stream?chunks=N&interval_ms=M",
     "/upload",
 ];
+
+/// The largest load, and the longest line of the agent.
+const LOAD_MAX: f64 = 100.0;
+const AGENT_LINE_BYTES_MAX: usize = 100;
 
 const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
@@ -50,16 +67,25 @@ pub(super) struct Service {
     name: String,
     /// The name again, as the value of `X-Backend`.
     name_header: HeaderValue,
-    /// Requests since the start, those for `/health` and below left out: with
-    /// the probes in it the number would say nothing about the balancing.
+    /// Requests since the start, those of probes and of who runs the backend left out: with
+    /// them the number would say nothing about the balancing.
     served: AtomicU64,
     failing: AtomicBool,
+    behaviour: watch::Sender<Behaviour>,
+    /// What the agent says. A lock that is held for a copy, by this backend's one thread.
+    agent_line: Mutex<String>,
+    counts: Mutex<Counts>,
 }
 
 enum Route<'path> {
     Describe,
     Health,
     SetHealth { failing: bool },
+    SetLoad,
+    SetAgent,
+    Behave,
+    Count,
+    Counts,
     Work,
     Sleep,
     Bytes { count: &'path str },
@@ -69,23 +95,60 @@ enum Route<'path> {
 }
 
 impl Service {
-    pub(super) fn new(name: String, name_header: HeaderValue) -> Self {
-        Self { name, name_header, served: AtomicU64::new(0), failing: AtomicBool::new(false) }
+    pub(super) fn new(config: &BackendConfig, name_header: HeaderValue) -> Self {
+        Self {
+            name: config.name.clone(),
+            name_header,
+            served: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            behaviour: watch::Sender::new(config.behaviour),
+            agent_line: Mutex::new(config.agent_line.clone()),
+            counts: Mutex::new(Counts::new(config.count_file.clone())),
+        }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The answer to one request from `remote`; what goes wrong is an answer too.
+    /// How the backend behaves, and every change of it.
+    pub(super) fn behaviour(&self) -> watch::Receiver<Behaviour> {
+        self.behaviour.subscribe()
+    }
+
+    /// What the agent says to whoever connects.
+    pub(super) fn agent_line(&self) -> String {
+        format!("{}\n", self.agent_line.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The answer to one request from `remote`, late, failed or never if the backend is to behave
+    /// so; what goes wrong is an answer too.
     pub(super) async fn answer(
         &self,
         remote: SocketAddr,
         request: Request<Incoming>,
     ) -> Result<Answer, Infallible> {
+        let is_control = route_of(request.uri().path()).is_some_and(|route| route.is_control());
         let answered = self.dispatch(remote, request).await;
-        let mut answer = answered.unwrap_or_else(|bad| answer::bad_request(&bad));
+        let mut answer = answered.unwrap_or_else(|bad| answer::bad_request(&bad.0));
+        let behaviour = *self.behaviour.borrow();
+        if !is_control {
+            if behaviour.is_silent {
+                return std::future::pending().await;
+            }
+            if !behaviour.latency.is_zero() {
+                tokio::time::sleep(behaviour.latency).await;
+            }
+            if behaviour.fails(&mut fastrand::Rng::new()) {
+                answer = answer::failed();
+            }
+        }
         answer.headers_mut().insert(X_BACKEND, self.name_header.clone());
+        let announced = behaviour.idle_timeout.filter(|_| behaviour.announces_idle_timeout);
+        if let Some(timeout) = announced {
+            let value = HeaderValue::try_from(format!("timeout={}", timeout.as_secs()));
+            answer.headers_mut().extend(value.ok().map(|value| (KEEP_ALIVE, value)));
+        }
         Ok(answer)
     }
 
@@ -93,13 +156,13 @@ impl Service {
         &self,
         remote: SocketAddr,
         request: Request<Incoming>,
-    ) -> Result<Answer, BadNumber> {
+    ) -> Result<Answer, Refusal> {
         let uri = request.uri().clone();
         let Some(route) = route_of(uri.path()) else {
             self.count_request();
             return Ok(answer::not_found(PATHS));
         };
-        if !matches!(route, Route::Health | Route::SetHealth { .. }) {
+        if !route.is_control() {
             self.count_request();
         }
         let allow = methods_of(&route);
@@ -108,9 +171,13 @@ impl Service {
         }
         let answer = match route {
             Route::Describe => self.describe(remote, &request),
-            Route::Health if self.failing.load(Ordering::Relaxed) => answer::failing(),
-            Route::Health => answer::healthy(),
+            Route::Health => self.health(),
             Route::SetHealth { failing } => self.set_health(failing),
+            Route::SetLoad => self.set_load(uri.query())?,
+            Route::SetAgent => self.set_agent(uri.query())?,
+            Route::Behave => self.behave(uri.query())?,
+            Route::Count => self.count(uri.query())?,
+            Route::Counts => answer::ok(&self.counts().summary()),
             Route::Work => compute(WORK_MS.in_query(uri.query())?).await,
             Route::Sleep => sleep(SLEEP_MS.in_query(uri.query())?).await,
             Route::Bytes { count } => answer::pattern(BYTES.parse(count)?),
@@ -157,6 +224,85 @@ impl Service {
         let health = if failing { "failing" } else { "ok" };
         answer::ok(&json!({ "backend": self.name, "health": health }))
     }
+
+    fn health(&self) -> Answer {
+        let is_failing = self.failing.load(Ordering::Relaxed);
+        let mut answer = if is_failing { answer::failing() } else { answer::healthy() };
+        let load = self.behaviour.borrow().load.map(|load| HeaderValue::try_from(load.to_string()));
+        answer.headers_mut().extend(load.and_then(Result::ok).map(|load| (X_LOAD, load)));
+        answer
+    }
+
+    fn set_load(&self, query: Option<&str>) -> Result<Answer, Refusal> {
+        let load = value_of(query, "value").and_then(load_of).ok_or_else(|| {
+            Refusal(format!("value is not a number: give 0 to {LOAD_MAX}, as in value=0.5"))
+        })?;
+        self.behaviour.send_modify(|behaviour| behaviour.load = Some(load));
+        Ok(answer::ok(&json!({ "backend": self.name, "load": load })))
+    }
+
+    fn set_agent(&self, query: Option<&str>) -> Result<Answer, Refusal> {
+        let line = text_of(query, "line", AGENT_LINE_BYTES_MAX).map_err(Refusal)?;
+        let answer = answer::ok(&json!({ "backend": self.name, "agent": line }));
+        *self.agent_line.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        Ok(answer)
+    }
+
+    fn behave(&self, query: Option<&str>) -> Result<Answer, Refusal> {
+        let mut behaviour = *self.behaviour.borrow();
+        behaviour.change(query)?;
+        self.behaviour.send_replace(behaviour);
+        Ok(answer::ok(&json!({
+            "backend": self.name,
+            "latency_ms": behaviour.latency.as_millis(),
+            "error_percent": behaviour.error_percent,
+            "silent": behaviour.is_silent,
+            "idle_ms": behaviour.idle_timeout.map_or(0, |timeout| timeout.as_millis()),
+        })))
+    }
+
+    fn count(&self, query: Option<&str>) -> Result<Answer, Refusal> {
+        let id = text_of(query, "id", ID_BYTES_MAX).map_err(Refusal)?;
+        Ok(match self.counts().add(id.clone()) {
+            Ok(Some(count)) => answer::ok(&json!({ "id": id, "count": count })),
+            Ok(None) => answer::no_room(&format!("{IDS_MAX} ids are counted already")),
+            Err(error) => answer::no_room(&format!("the count file cannot be written: {error}")),
+        })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        // A panic that poisoned it left whole numbers behind.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Route<'_> {
+    /// Whether it is for probes and for who runs the backend, not for clients.
+    fn is_control(&self) -> bool {
+        matches!(
+            self,
+            Route::Health
+                | Route::SetHealth { .. }
+                | Route::SetLoad
+                | Route::SetAgent
+                | Route::Behave
+                | Route::Counts
+        )
+    }
+}
+
+/// Why a request was refused.
+struct Refusal(String);
+
+impl From<BadNumber> for Refusal {
+    fn from(bad: BadNumber) -> Self {
+        Self(bad.to_string())
+    }
+}
+
+/// Reads a load, 0 to `LOAD_MAX`.
+pub(crate) fn load_of(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|load| (0.0..=LOAD_MAX).contains(load))
 }
 
 fn route_of(path: &str) -> Option<Route<'_>> {
@@ -165,6 +311,11 @@ fn route_of(path: &str) -> Option<Route<'_>> {
         "/health" => Route::Health,
         "/health/fail" => Route::SetHealth { failing: true },
         "/health/recover" => Route::SetHealth { failing: false },
+        "/health/load" => Route::SetLoad,
+        "/agent" => Route::SetAgent,
+        "/behave" => Route::Behave,
+        "/count" => Route::Count,
+        "/counts" => Route::Counts,
         "/work" => Route::Work,
         "/sleep" => Route::Sleep,
         "/echo" => Route::Echo,
@@ -180,11 +331,17 @@ fn methods_of(route: &Route<'_>) -> &'static str {
     match route {
         Route::Describe
         | Route::Health
+        | Route::Counts
         | Route::Work
         | Route::Sleep
         | Route::Bytes { .. }
         | Route::Stream => READ,
-        Route::SetHealth { .. } | Route::Upload => CHANGE,
+        Route::SetHealth { .. }
+        | Route::SetLoad
+        | Route::SetAgent
+        | Route::Behave
+        | Route::Count
+        | Route::Upload => CHANGE,
         Route::Echo => TAKE_BODY,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing sleeps: a test waits for bytes, under the client's deadline.
 
+mod behaviour;
 mod client;
 mod connections;
 mod paths;

@@ -19,7 +19,7 @@ const BACKEND: [&str; 2] = ["--backend", "http://127.0.0.1:1"];
 
 #[test]
 fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
-    let cases: [(&[&str], &str); 25] = [
+    let cases: [(&[&str], &str); 38] = [
         (&[], "--backend"),
         (&["--backend", "127.0.0.1:1"], "127.0.0.1:1"),
         (&["--backend", "http://"], "http://"),
@@ -44,6 +44,19 @@ fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
         (&["--backend-connect-timeout", "5"], "--backend-connect-timeout"),
         (&["--head-bytes-max", "1"], "--head-bytes-max"),
         (&["--headers-max", "0"], "--headers-max"),
+        (&["--backend", "http://127.0.0.1:1,drain,maintenance"], "exclude each other"),
+        (&["--policy", "fastest"], "least-connections"),
+        (&["--hash-key", "uri"], "--policy maglev"),
+        (&["--sticky-cookie", "a,samesite=none"], "needs secure"),
+        (&["--sticky-secret-file", "/nowhere"], "--sticky-cookie"),
+        (&["--sticky-cookie", "a", "--sticky-secret-file", "/nowhere"], "/nowhere"),
+        (&["--retry-on", "always"], "lost, timeout, invalid"),
+        (&["--retries", "11"], "--retries"),
+        (&["--health-header", "Host: a"], "--health-host"),
+        (&["--health-path", "", "--health-body", "ok"], "--health-body"),
+        (&["--health-interval-down", "50ms", "--health-timeout", "1s"], "--health-interval-down"),
+        (&["--eject-time", "6m"], "--eject-time-max"),
+        (&["--breaker-error-percent", "101"], "--breaker-error-percent"),
         (&["--no-such-flag"], "--no-such-flag"),
     ];
     for (words, named) in cases {
@@ -62,6 +75,18 @@ fn an_impossible_environment_ends_with_64_and_one_clear_line() {
     let (code, _, stderr) = run(&[LISTEN, BACKEND].concat(), &[("CORELANE_DRAIN_TIMEOUT", "soon")]);
     assert_eq!((code, stderr.lines().count()), (Some(64), 1), "{stderr}");
     assert!(stderr.contains("soon"), "{stderr}");
+}
+
+#[test]
+fn a_variable_has_values_apart_by_white_space_and_health_headers_by_lines() {
+    let backends = [("CORELANE_BACKEND", "http://127.0.0.1:1 http://127.0.0.1:2\nhttp://[::1]:0")];
+    let (code, _, stderr) = run(&LISTEN, &backends);
+    assert_eq!(code, Some(64), "{stderr}");
+    assert!(stderr.contains("the port is not"), "only the third is wrong: {stderr}");
+    let headers = [("CORELANE_HEALTH_HEADER", "A: one two\nB c: three")];
+    let (code, _, stderr) = run(&[LISTEN, BACKEND].concat(), &headers);
+    assert_eq!(code, Some(64), "{stderr}");
+    assert!(stderr.contains("B c"), "only the second is wrong: {stderr}");
 }
 
 #[test]

@@ -18,17 +18,25 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 
 pub(super) struct Demo {
     pub(super) addr: SocketAddr,
+    pub(super) agent_addr: Option<SocketAddr>,
     pub(super) stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Demo {
     pub(super) fn start() -> Self {
-        let backend = Backend::bind(&config(any_port())).expect("bind");
-        let addr = backend.local_addr();
+        Self::with(|_| {})
+    }
+
+    /// One whose configuration is changed first.
+    pub(super) fn with(change: impl FnOnce(&mut BackendConfig)) -> Self {
+        let mut config = config(any_port());
+        change(&mut config);
+        let backend = Backend::bind(&config).expect("bind");
+        let (addr, agent_addr) = (backend.local_addr(), backend.agent_addr());
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || run(backend, stopped));
-        Self { addr, stop: Some(stop), thread: Some(thread) }
+        Self { addr, agent_addr, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(super) fn tell_to_stop(&mut self) {
@@ -135,7 +143,7 @@ impl Reply {
 }
 
 pub(super) fn config(listen: SocketAddr) -> BackendConfig {
-    BackendConfig { listen, name: NAME.to_owned() }
+    BackendConfig::good(listen, NAME)
 }
 
 pub(super) fn any_port() -> SocketAddr {

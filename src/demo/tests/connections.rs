@@ -86,7 +86,7 @@ fn bind_errors_name_the_backend_and_the_remedy() {
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     let message = error.to_string();
     assert!(message.contains(NAME) && message.contains("a free port"), "{message}");
-    let bad_name = BackendConfig { listen: any_port(), name: "a\nb".to_owned() };
+    let bad_name = BackendConfig::good(any_port(), "a\nb");
     let error = Backend::bind(&bad_name).expect_err("no header can carry the name");
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
