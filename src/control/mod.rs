@@ -60,8 +60,7 @@ impl Control {
         let mut members = Vec::with_capacity(config.backends.len());
         let mut watches = Vec::with_capacity(config.backends.len());
         for (number, backend) in (0..).zip(&config.backends) {
-            let member =
-                Member::new(number, backend, &config.breaker, config.health.initial, now);
+            let member = Member::new(number, backend, &config.breaker, config.health.initial, now);
             if backend.mode != Mode::Maintenance {
                 let (index, id) = (members.len(), &member.endpoint.id);
                 watches.push(Watch::new(index, id, backend, &config.health, Arc::clone(&pulse))?);

@@ -40,10 +40,7 @@ impl Agent {
     /// The state after one more line; what the line does not speak of stays.
     #[must_use]
     pub fn observe(self, line: Line) -> Agent {
-        Agent {
-            share: line.share.unwrap_or(self.share),
-            order: line.order.unwrap_or(self.order),
-        }
+        Agent { share: line.share.unwrap_or(self.share), order: line.order.unwrap_or(self.order) }
     }
 
     /// What is wanted; no weight at all is to drain.

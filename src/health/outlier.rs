@@ -242,10 +242,8 @@ mod tests {
     /// the others by more than 20 points.
     #[track_caller]
     fn check(tallies: &[(u32, u32)], expected: Option<usize>) {
-        let tallies: Vec<_> = tallies
-            .iter()
-            .map(|&(succeeded, failed)| Some(Tally { succeeded, failed }))
-            .collect();
+        let tallies: Vec<_> =
+            tallies.iter().map(|&(succeeded, failed)| Some(Tally { succeeded, failed })).collect();
         let gap = NonZeroU32::new(20).unwrap();
         assert_eq!(worst(&tallies, gap, 100).map(|it| it.index), expected, "{tallies:?}");
     }

@@ -121,13 +121,9 @@ mod tests {
     #[test]
     fn a_beat_is_late_when_it_lags_more_than_it_may() {
         // A lag of 200 ms is too much, so beats are 50 ms apart.
-        for (gap, expected) in [
-            (0, None),
-            (50, None),
-            (250, None),
-            (251, Some(201)),
-            (1050, Some(1000)),
-        ] {
+        for (gap, expected) in
+            [(0, None), (50, None), (250, None), (251, Some(201)), (1050, Some(1000))]
+        {
             let start = Instant::now();
             let mut beats = Beats::new(ms(200));
             assert_eq!(beats.beat(start), None);
