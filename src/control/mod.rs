@@ -3,27 +3,35 @@
 //! It is the only writer of the snapshot. Workers read `Published` and never wait for this thread;
 //! they go on with the last snapshot when it ends. `server` starts and stops it.
 
+mod member;
+mod passive;
 mod publish;
+mod roster;
 mod thread;
 
 use std::convert::Infallible;
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::config::{BackendConfig, BreakerConfig, Config};
+use crate::config::{Config, Mode};
+use crate::control::member::Member;
+use crate::control::passive::Passive;
 use crate::control::publish::Publisher;
+use crate::control::roster::Roster;
 use crate::control::thread::Thread;
 use crate::error::StartError;
-use crate::health::{self, Watch};
+use crate::health::pulse::Pulse;
+use crate::health::{News, Watch};
 use crate::metrics::Lanes;
-use crate::upstream::endpoint::{Address, Endpoint, Slot, Standing, Tier, WEIGHT_UNIT};
-use crate::upstream::limit::Limits;
 use crate::upstream::outcome::Outcome;
-use crate::upstream::snapshot::{DEFAULT_POOL, Published};
+use crate::upstream::snapshot::Published;
+
+pub use crate::health::vitals::Vitals;
 
 /// The running control thread; dropping it asks the thread to end without waiting.
 #[derive(Debug)]
@@ -31,11 +39,12 @@ pub struct Control {
     thread: Thread,
     published: Published,
     first_round: Receiver<()>,
+    vitals: Arc<Vitals>,
 }
 
 impl Control {
-    /// Publishes the backends, none of them eligible yet, as epoch 1 and
-    /// starts the thread; all first probes begin at once.
+    /// Publishes the backends as epoch 1, none of them eligible yet unless they are to begin up,
+    /// and starts the thread; all first probes begin at once.
     ///
     /// # Errors
     /// `Usage` when a probe cannot be made of the flags, `Resource` when the thread or its runtime
@@ -45,18 +54,27 @@ impl Control {
         lanes: Lanes,
         outcomes: Receiver<Outcome>,
     ) -> Result<Control, StartError> {
-        let mut endpoints = Vec::with_capacity(config.backends.len());
+        let now = Instant::now();
+        let vitals = Arc::new(Vitals::default());
+        let pulse = Arc::new(Pulse::new(&config.health, Arc::clone(&vitals)));
+        let mut members = Vec::with_capacity(config.backends.len());
         let mut watches = Vec::with_capacity(config.backends.len());
         for (number, backend) in (0..).zip(&config.backends) {
-            let endpoint = endpoint_of(number, backend, &config.breaker);
-            watches.push(Watch::new(endpoints.len(), &endpoint.id, backend, &config.health)?);
-            endpoints.push(endpoint);
+            let member = Member::new(number, backend, &config.breaker, config.health.initial, now);
+            if backend.mode != Mode::Maintenance {
+                let (index, id) = (members.len(), &member.endpoint.id);
+                watches.push(Watch::new(index, id, backend, &config.health, Arc::clone(&pulse))?);
+            }
+            members.push(member);
         }
         let (judged, first_round) = crossbeam::channel::bounded(1);
-        let publisher = Publisher::new(endpoints, config.balance.clone(), judged);
+        let roster = Roster::new(members, &config.balance, now);
+        let (eject, breaker) = (config.eject, config.breaker);
+        let passive = Passive::new(eject, breaker, lanes, outcomes, Arc::clone(&vitals), now);
+        let publisher = Publisher::new(roster, passive, config.balance.clone(), judged);
         let published = publisher.published();
-        let thread = Thread::spawn(drive(watches, publisher))?;
-        Ok(Control { thread, published, first_round })
+        let thread = Thread::spawn(drive(watches, pulse, publisher))?;
+        Ok(Control { thread, published, first_round, vitals })
     }
 
     /// The snapshot in force, for a worker's `View`.
@@ -80,6 +98,12 @@ impl Control {
         self.thread.ended()
     }
 
+    /// What the thread did so far.
+    #[must_use]
+    pub fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.vitals)
+    }
+
     /// Whether the thread still probes and publishes.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -92,28 +116,20 @@ impl Control {
     }
 }
 
-/// The endpoint of a backend before its first probe.
-fn endpoint_of(number: u32, backend: &BackendConfig, breaker: &BreakerConfig) -> Endpoint {
-    Endpoint {
-        slot: Slot { number, generation: 0 },
-        id: format!("{DEFAULT_POOL}/{}", backend.authority()),
-        address: health::literal_of(backend).map(Address::Tcp),
-        weight: u32::from(backend.weight.get()) * WEIGHT_UNIT,
-        tier: if backend.is_backup { Tier::Backup } else { Tier::Primary },
-        standing: Standing::Out,
-        limits: Arc::new(Limits::new(backend.conns_max, breaker.requests_max, breaker.pending_max)),
-    }
-}
-
-/// The thread's work: watches send verdicts, the publisher publishes them.
-async fn drive(watches: Vec<Watch>, publisher: Publisher) {
-    let (sender, verdicts) = mpsc::channel(watches.len().max(1));
+/// The thread's work: watches send news, the publisher publishes them.
+async fn drive(watches: Vec<Watch>, pulse: Arc<Pulse>, publisher: Publisher) {
+    // This sender stays: without a watch there is still something to publish.
+    let (sender, news) = mpsc::channel::<News>(watches.len().max(1));
     let mut tasks = JoinSet::new();
+    tasks.spawn(pulse.run());
     for watch in watches {
+        if let Some(agent) = watch.agent() {
+            tasks.spawn(agent.run(sender.clone()));
+        }
         tasks.spawn(watch.run(sender.clone()));
     }
     tokio::select! {
-        () = publisher.run(verdicts) => {}
+        () = publisher.run(news) => {}
         never = panic_of(&mut tasks) => match never {},
     }
 }

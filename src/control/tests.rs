@@ -9,6 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::cli::{Cli, Machine};
+use crate::config::{BackendConfig, BreakerConfig, EjectConfig, HealthConfig, InitialHealth};
+use crate::upstream::endpoint::{Address, Slot, Standing, WEIGHT_UNIT};
+use crate::upstream::outcome::{self, Kind};
 use crate::upstream::snapshot::Snapshot;
 
 /// Far more than anything here takes.
@@ -79,27 +83,65 @@ fn serve(listener: &TcpListener, mode: &AtomicU8, answered: &AtomicUsize) {
     }
 }
 
-fn config(backends: &[(&str, u16)], timeout: Duration) -> (Vec<BackendConfig>, HealthConfig) {
-    let backends = backends
-        .iter()
-        .map(|(host, port)| BackendConfig {
-            host: (*host).to_owned(),
-            port: *port,
-            weight: NonZeroU16::MIN,
-        })
-        .collect();
-    let health = HealthConfig {
+/// A configuration with these backends, in which nothing is on but the probes.
+pub(super) fn config(backends: &[(&str, u16)], timeout: Duration) -> Config {
+    let flags = ["corelane", "--listen", "127.0.0.1:0", "--backend", "http://127.0.0.1:1"];
+    let machine = Machine { cores: vec![0], parallelism: 1, descriptors: 1000 };
+    let flags = Cli::read_flags(flags.into_iter().map(str::to_owned)).unwrap();
+    let mut config = flags.proxy.into_config(&machine).unwrap();
+    config.backends =
+        backends.iter().map(|(host, port)| backend(host, *port, Mode::Ready)).collect();
+    let interval = Duration::from_millis(20);
+    config.health = HealthConfig {
         path: Some("/health".to_owned()),
-        interval: Duration::from_millis(20),
+        interval,
+        interval_changing: interval,
+        interval_down: interval,
         timeout,
         rise: NonZeroU32::new(RISE).unwrap(),
         fall: NonZeroU32::new(FALL).unwrap(),
+        initial: InitialHealth::Probe,
+        agent_port: None,
+        body: None,
+        ..config.health
     };
-    (backends, health)
+    config.eject = EjectConfig {
+        consecutive_max: None,
+        success_gap_percent: None,
+        interval: Duration::from_secs(10),
+        requests_min: 100,
+        time: Duration::from_secs(30),
+        time_max: Duration::from_secs(300),
+        percent_max: 50,
+    };
+    config.breaker = BreakerConfig {
+        requests_max: None,
+        pending_max: None,
+        error_percent: None,
+        window: Duration::from_secs(10),
+        requests_min: 10,
+        open_time: Duration::from_secs(10),
+        trials: NonZeroU32::new(3).unwrap(),
+    };
+    config.balance.slow_start = Duration::ZERO;
+    config.balance.panic_percent = 0;
+    config
 }
 
-fn start_with((backends, health): &(Vec<BackendConfig>, HealthConfig)) -> Control {
-    Control::start(backends, Policy::RoundRobin, health).unwrap()
+pub(super) fn backend(host: &str, port: u16, mode: Mode) -> BackendConfig {
+    BackendConfig {
+        host: host.to_owned(),
+        port,
+        weight: NonZeroU16::MIN,
+        conns_max: None,
+        is_backup: false,
+        mode,
+    }
+}
+
+fn start_with(config: &Config) -> Control {
+    let (_, outcomes) = outcome::channel();
+    Control::start(config, Lanes::new(1, config.backends.len()), outcomes).unwrap()
 }
 
 fn start(backends: &[&Backend]) -> Control {
@@ -113,6 +155,15 @@ fn start(backends: &[&Backend]) -> Control {
 fn eligible(snapshot: &Snapshot) -> String {
     let endpoints = &snapshot.pools[0].endpoints;
     endpoints.iter().map(|endpoint| if endpoint.is_eligible() { '1' } else { '0' }).collect()
+}
+
+#[track_caller]
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so: {what}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
 }
 
 #[track_caller]
@@ -160,20 +211,6 @@ fn the_first_snapshot_has_every_backend_and_none_is_eligible() {
     assert_eq!((first.epoch, eligible(&first).as_str()), (1, "00"));
     let addresses: Vec<_> = first.pools[0].endpoints.iter().map(|it| it.address).collect();
     assert_eq!(addresses, [one, two].map(|it| Some(Address::Tcp(it.address))));
-}
-
-#[test]
-fn a_name_has_no_address_before_it_is_resolved() {
-    for (host, id, has_address) in [
-        ("localhost", "default/localhost:80", false),
-        ("127.0.0.1", "default/127.0.0.1:80", true),
-        ("::1", "default/[::1]:80", true),
-    ] {
-        let backend = BackendConfig { host: host.to_owned(), port: 80, weight: NonZeroU16::MIN };
-        let endpoint = endpoint_of(0, &backend);
-        assert_eq!((endpoint.id.as_str(), endpoint.address.is_some()), (id, has_address));
-        assert!(!endpoint.healthy);
-    }
 }
 
 #[test]
@@ -280,8 +317,140 @@ fn a_panic_of_one_watch_ends_the_thread() {
 
 #[test]
 fn a_health_path_that_is_none_is_a_usage_error() {
-    let (backends, mut health) = config(&[("127.0.0.1", 1)], PATIENCE);
-    health.path = Some("health".to_owned());
-    let started = Control::start(&backends, Policy::RoundRobin, &health);
+    let mut config = config(&[("127.0.0.1", 1)], PATIENCE);
+    config.health.path = Some("health".to_owned());
+    let (_, outcomes) = outcome::channel();
+    let started = Control::start(&config, Lanes::new(1, 1), outcomes);
     assert!(matches!(started, Err(StartError::Usage(_))));
+}
+
+#[test]
+fn a_backend_that_begins_up_is_eligible_at_once_and_falls_like_any_other() {
+    let (well, sick) = (Backend::start(PASS), Backend::start(FAIL));
+    let ports = [&well, &sick].map(|it| ("127.0.0.1", it.address.port()));
+    let mut config = config(&ports, PATIENCE);
+    config.health.initial = InitialHealth::Up;
+    let control = start_with(&config);
+    assert_eq!(eligible(&control.published().load()), "11");
+    wait_until(&control, "10");
+    assert!(sick.answered.load(Ordering::SeqCst) >= FALL as usize);
+    control.stop();
+}
+
+#[test]
+fn a_backend_in_maintenance_is_not_probed_and_holds_up_no_first_round() {
+    let (well, away) = (Backend::start(PASS), Backend::start(PASS));
+    let ports = [&well, &away].map(|it| ("127.0.0.1", it.address.port()));
+    let mut config = config(&ports, PATIENCE);
+    config.backends[1].mode = Mode::Maintenance;
+    let control = start_with(&config);
+    wait_for_first_round(&control);
+    assert_eq!(eligible(&control.published().load()), "10");
+    assert_eq!(away.answered.load(Ordering::SeqCst), 0);
+    control.stop();
+}
+
+#[test]
+fn the_first_round_of_backends_in_maintenance_alone_is_in_at_once() {
+    let mut config = config(&[("127.0.0.1", 1)], PATIENCE);
+    config.backends[0].mode = Mode::Maintenance;
+    let control = start_with(&config);
+    wait_for_first_round(&control);
+    assert!(control.is_alive());
+    control.stop();
+}
+
+#[test]
+fn a_backend_that_drains_keeps_its_sessions_while_it_is_healthy() {
+    let backend = Backend::start(PASS);
+    let mut config = config(&[("127.0.0.1", backend.address.port())], PATIENCE);
+    config.backends[0].mode = Mode::Drain;
+    let control = start_with(&config);
+    wait_for_first_round(&control);
+    let standing = || control.published().load().pools[0].endpoints[0].standing;
+    assert_eq!(standing(), Standing::Draining);
+    backend.set(FAIL);
+    until("it is out", || standing() == Standing::Out);
+    control.stop();
+}
+
+#[test]
+fn failures_in_a_row_that_workers_tell_of_eject() {
+    let (one, two) = (Backend::start(PASS), Backend::start(PASS));
+    let ports = [&one, &two].map(|it| ("127.0.0.1", it.address.port()));
+    let mut config = config(&ports, PATIENCE);
+    config.eject.consecutive_max = NonZeroU32::new(3);
+    config.eject.time = Duration::from_millis(300);
+    let (sender, outcomes) = outcome::channel();
+    let control = Control::start(&config, Lanes::new(1, 2), outcomes).unwrap();
+    wait_until(&control, "11");
+    let slot = Slot { number: 1, generation: 0 };
+    let failure = Outcome { slot, kind: Kind::Status(500), successes: 0 };
+    for _ in 0..3 {
+        sender.try_send(failure).unwrap();
+    }
+    wait_until(&control, "10");
+    assert_eq!(control.vitals().ejections.get(), 1);
+    wait_until(&control, "11");
+    control.stop();
+}
+
+#[test]
+fn a_breaker_opens_by_the_lanes_and_lets_trials_close_it() {
+    let backend = Backend::start(PASS);
+    let mut config = config(&[("127.0.0.1", backend.address.port())], PATIENCE);
+    config.breaker.error_percent = NonZeroU32::new(50);
+    config.breaker.open_time = Duration::from_millis(100);
+    let lanes = Lanes::new(1, 1);
+    let (_sender, outcomes) = outcome::channel();
+    let control = Control::start(&config, lanes.clone(), outcomes).unwrap();
+    wait_until(&control, "1");
+    (0..10).for_each(|_| lanes.lane(0).add_failure(0));
+    let endpoint = || control.published().load().pools[0].endpoints[0].clone();
+    until("it half-opens", || endpoint().standing == Standing::Trial);
+    let limits = endpoint().limits;
+    assert_eq!([(); 4].map(|()| limits.take_trial()), [true, true, true, false]);
+    (0..3).for_each(|_| lanes.lane(0).add_success(0));
+    until("it closes", || endpoint().standing == Standing::Open);
+    assert_eq!(control.vitals().breaker_openings.get(), 1);
+    control.stop();
+}
+
+#[test]
+fn a_backend_that_comes_back_starts_slowly_and_one_that_was_there_does_not() {
+    let backend = Backend::start(PASS);
+    let mut config = config(&[("127.0.0.1", backend.address.port())], PATIENCE);
+    config.balance.slow_start = Duration::from_millis(400);
+    let control = start_with(&config);
+    wait_for_first_round(&control);
+    let weight = || control.published().load().pools[0].endpoints[0].weight;
+    assert_eq!(weight(), WEIGHT_UNIT);
+    backend.set(FAIL);
+    wait_until(&control, "0");
+    backend.set(PASS);
+    wait_until(&control, "1");
+    assert!(weight() < WEIGHT_UNIT);
+    until("it has its full weight", || weight() == WEIGHT_UNIT);
+    let epoch = control.published().load().epoch;
+    assert!((5..50).contains(&epoch), "{epoch}");
+    control.stop();
+}
+
+#[test]
+fn where_too_few_are_healthy_all_take_requests() {
+    let (one, two) = (Backend::start(PASS), Backend::start(FAIL));
+    let ports = [&one, &two].map(|it| ("127.0.0.1", it.address.port()));
+    let mut config = config(&ports, PATIENCE);
+    config.balance.panic_percent = 50;
+    let control = start_with(&config);
+    wait_for_first_round(&control);
+    let is_panicking = || control.published().load().pools[0].is_panicking;
+    assert_eq!((eligible(&control.published().load()).as_str(), is_panicking()), ("10", false));
+    one.set(FAIL);
+    until("it panics", is_panicking);
+    assert_eq!(eligible(&control.published().load()), "11");
+    one.set(PASS);
+    until("it panics no more", || !is_panicking());
+    assert_eq!(eligible(&control.published().load()), "10");
+    control.stop();
 }

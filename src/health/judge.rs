@@ -4,8 +4,9 @@
 //! never does I/O. `health` calls it once a probe.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
-use crate::config::HealthConfig;
+use crate::config::{HealthConfig, InitialHealth};
 
 /// What the probes so far say of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,25 @@ impl Limits {
 }
 
 impl Health {
+    /// The state before the first probe.
+    #[must_use]
+    pub fn first(initial: InitialHealth) -> Health {
+        match initial {
+            InitialHealth::Probe => Health::New,
+            InitialHealth::Up => Health::Up { failures: 0 },
+        }
+    }
+
+    /// The time from the start of one probe to the start of the next, before jitter.
+    #[must_use]
+    pub fn interval(self, config: &HealthConfig) -> Duration {
+        match self {
+            Health::Up { failures: 0 } => config.interval,
+            Health::Down { passes: 0 } => config.interval_down,
+            Health::New | Health::Up { .. } | Health::Down { .. } => config.interval_changing,
+        }
+    }
+
     /// The state after one more probe.
     #[must_use]
     pub fn observe(self, passed: bool, limits: Limits) -> Health {
@@ -86,6 +106,36 @@ mod tests {
     #[test]
     fn a_new_endpoint_is_not_up() {
         assert!(!Health::New.is_up());
+    }
+
+    #[test]
+    fn an_endpoint_that_begins_up_falls_like_any_other() {
+        assert_eq!(Health::first(InitialHealth::Probe), Health::New);
+        let limits = Limits { rise: NonZeroU32::MIN, fall: NonZeroU32::new(2).unwrap() };
+        let first = Health::first(InitialHealth::Up).observe(false, limits);
+        assert_eq!(first, Health::Up { failures: 1 });
+        assert_eq!(first.observe(false, limits), Health::Down { passes: 0 });
+    }
+
+    #[test]
+    fn probes_come_faster_while_the_state_changes() {
+        let config = crate::health::tests::config(Duration::from_secs(1));
+        let [up, changing, down] = [1, 2, 3].map(Duration::from_secs);
+        let config = HealthConfig {
+            interval: up,
+            interval_changing: changing,
+            interval_down: down,
+            ..config
+        };
+        for (health, expected) in [
+            (Health::New, changing),
+            (Health::Up { failures: 0 }, up),
+            (Health::Up { failures: 1 }, changing),
+            (Health::Down { passes: 1 }, changing),
+            (Health::Down { passes: 0 }, down),
+        ] {
+            assert_eq!(health.interval(&config), expected, "{health:?}");
+        }
     }
 
     #[test]

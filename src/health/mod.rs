@@ -1,28 +1,61 @@
-//! Active health checks: one task an endpoint probes it and says when its state changes.
+//! Health checks: one task an endpoint probes it and says when its state changes.
 //!
-//! `resolve` finds addresses, `probe` asks one, `judge` decides. Runs on the control thread's
-//! runtime; no task waits for another, so a backend that hangs delays no other's probes.
-//! A dead endpoint is found within fall × (interval + jitter) + timeout, a recovered one within
-//! rise × (interval + jitter) + timeout, as long as the timeout is not above the interval.
-//! Never touches the snapshot: `control` does, with the verdicts sent from here.
+//! `resolve` finds addresses, `probe` asks one, `judge` decides; `outlier` and `breaker` decide by
+//! how requests fare. Runs on the control thread's runtime; no task waits for another.
+//! A dead endpoint is found within interval + (fall - 1) × changing interval + timeout, a recovered
+//! one within down interval + (rise - 1) × changing interval + timeout, with a tenth of jitter, as
+//! long as the timeout is not above these intervals.
+//! Never touches the snapshot: `control` does, with the news sent from here.
 
+pub mod agent;
+mod agent_watch;
+pub mod breaker;
 pub mod judge;
+pub mod load;
+pub mod outlier;
 pub mod probe;
+pub mod pulse;
 mod resolve;
+pub mod tally;
+pub mod vitals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{BackendConfig, HealthConfig};
 use crate::error::StartError;
+use crate::health::agent::Agent;
 use crate::health::judge::{Health, Limits};
-use crate::health::probe::{Probe, ProbeError};
+use crate::health::probe::{Passed, Probe, ProbeError};
+use crate::health::pulse::Pulse;
 use crate::health::resolve::Names;
+
+pub use agent_watch::AgentWatch;
+
+/// What is told about an endpoint.
+#[derive(Debug)]
+pub enum News {
+    /// Its probes'.
+    Verdict(Verdict),
+    /// Its agent's.
+    Agent(Report),
+}
+
+/// What an agent changed.
+#[derive(Debug)]
+pub struct Report {
+    /// The slot number of the endpoint.
+    pub index: usize,
+    /// What its agent wants.
+    pub agent: Agent,
+    /// What it said, for the log.
+    pub why: String,
+}
 
 /// What changed about an endpoint; its first verdict is sent whatever it says.
 #[derive(Debug)]
@@ -33,6 +66,8 @@ pub struct Verdict {
     pub healthy: bool,
     /// Where it is reached: the address of the last probe that passed, else the first one known.
     pub address: Option<SocketAddr>,
+    /// The share of its weight that its load leaves it, in percent.
+    pub share: u32,
     /// What the last probe said, for the log.
     pub why: String,
 }
@@ -45,9 +80,12 @@ pub struct Watch {
     probe: Arc<Probe>,
     names: Names,
     config: HealthConfig,
+    pulse: Arc<Pulse>,
     health: Health,
-    /// The address of the last verdict.
-    address: Option<SocketAddr>,
+    /// The address of the last verdict, which the endpoint's agent is asked at.
+    address: watch::Sender<Option<SocketAddr>>,
+    /// The share of the last verdict.
+    share: u32,
     /// Whether the last probe could not be made.
     hindered: bool,
 }
@@ -55,8 +93,8 @@ pub struct Watch {
 /// How one probe went, over all addresses of the endpoint.
 #[derive(Debug)]
 struct Outcome {
-    /// The address that passed, or why none did.
-    passed: Result<SocketAddr, ProbeError>,
+    /// The address that passed and what it told, or why none did.
+    passed: Result<(SocketAddr, Passed), ProbeError>,
     /// The first address that was tried.
     first: Option<SocketAddr>,
 }
@@ -71,6 +109,7 @@ impl Watch {
         id: &str,
         backend: &BackendConfig,
         config: &HealthConfig,
+        pulse: Arc<Pulse>,
     ) -> Result<Watch, StartError> {
         Ok(Watch {
             index,
@@ -78,27 +117,41 @@ impl Watch {
             probe: Arc::new(Probe::new(backend, config)?),
             names: Names::new(&backend.host, backend.port),
             config: config.clone(),
-            health: Health::New,
-            address: literal_of(backend),
+            pulse,
+            health: Health::first(config.initial),
+            address: watch::Sender::new(literal_of(backend)),
+            share: load::SHARE_FULL,
             hindered: false,
         })
     }
 
-    /// Probes at once and then at each interval, until nobody takes verdicts any more.
-    pub async fn run(mut self, verdicts: mpsc::Sender<Verdict>) {
+    /// The asking of the endpoint's agent, if it has one.
+    #[must_use]
+    pub fn agent(&self) -> Option<AgentWatch> {
+        let port = self.config.agent_port?;
+        let address = self.address.subscribe();
+        Some(AgentWatch::new(self.index, &self.id, port, address, &self.config))
+    }
+
+    /// Probes at once and then at each interval, until nobody takes news any more.
+    pub async fn run(mut self, news: mpsc::Sender<News>) {
         let mut is_first = true;
         loop {
-            let started = Instant::now();
+            let started = self.pulse.beat();
             let outcome = self.probe().await;
             self.names.refresh(outcome.passed.is_err(), Instant::now());
-            let verdict = self.judge(&outcome, is_first);
+            let is_doubtful = outcome.passed.is_err() && self.pulse.was_late_since(started);
+            if is_doubtful {
+                self.pulse.discard();
+            }
+            let verdict = self.judge(&outcome, is_doubtful, is_first);
             is_first = false;
             if let Some(verdict) = verdict
-                && verdicts.send(verdict).await.is_err()
+                && news.send(News::Verdict(verdict)).await.is_err()
             {
                 return;
             }
-            let interval = self.config.interval;
+            let interval = self.health.interval(&self.config);
             let period = interval.saturating_add(jitter(interval, fastrand::u64(..)));
             sleep(period.saturating_sub(started.elapsed())).await;
         }
@@ -109,7 +162,7 @@ impl Watch {
         let limit = self.config.timeout;
         let started = Instant::now();
         let addresses = match timeout(limit, self.names.addresses()).await {
-            Ok(Ok(addresses)) => resolve::in_order(addresses, self.address),
+            Ok(Ok(addresses)) => resolve::in_order(addresses, *self.address.borrow()),
             Ok(Err(error)) => return Outcome::failed(ProbeError::Unresolved(error)),
             Err(_) => {
                 let error = std::io::ErrorKind::TimedOut.into();
@@ -127,33 +180,47 @@ impl Watch {
         Outcome { passed, first }
     }
 
-    /// Counts a probe and says what it changed.
-    fn judge(&mut self, outcome: &Outcome, is_first: bool) -> Option<Verdict> {
+    /// Counts a probe, unless it is doubtful, and says what it changed.
+    fn judge(&mut self, outcome: &Outcome, is_doubtful: bool, is_first: bool) -> Option<Verdict> {
         let was_up = self.health.is_up();
-        let address_before = self.address;
         let (why, hindered) = match &outcome.passed {
-            Ok(address) => (format!("{address} passed"), false),
+            Ok((address, _)) => (format!("{address} passed"), false),
             Err(error) => (error.to_string(), error.is_local()),
         };
         if hindered && !self.hindered {
             tracing::warn!(backend = self.id, why, "health unknown, left as it was");
         }
         self.hindered = hindered;
-        if !hindered {
+        if is_doubtful {
+            tracing::debug!(backend = self.id, why, "a failed probe does not count");
+        } else if !hindered {
             self.health = self.health.observe(outcome.passed.is_ok(), Limits::of(&self.config));
         }
-        self.address = match outcome.passed {
-            Ok(address) => Some(address),
-            Err(_) => self.address.or(outcome.first),
-        };
-        let healthy = self.health.is_up();
-        let is_change = healthy != was_up || self.address != address_before;
-        (is_first || is_change).then_some(Verdict {
+        let is_change = self.learn(outcome) || self.health.is_up() != was_up;
+        (is_first || is_change).then(|| Verdict {
             index: self.index,
-            healthy,
-            address: self.address,
+            healthy: self.health.is_up(),
+            address: *self.address.borrow(),
+            share: self.share,
             why,
         })
+    }
+
+    /// Takes over where the endpoint is and how loaded; whether that changed.
+    fn learn(&mut self, outcome: &Outcome) -> bool {
+        let (address, share) = match &outcome.passed {
+            // A backend that tells no load has none.
+            Ok((address, passed)) => (Some(*address), passed.share.unwrap_or(load::SHARE_FULL)),
+            Err(_) => (self.address.borrow().or(outcome.first), self.share),
+        };
+        let share_before = self.share;
+        self.share = load::settled(share_before, share);
+        let moves = self.address.send_if_modified(|before| {
+            let moves = *before != address;
+            *before = address;
+            moves
+        });
+        moves || self.share != share_before
     }
 }
 
@@ -171,21 +238,21 @@ async fn first_passing(
     probe: Arc<Probe>,
     addresses: Vec<SocketAddr>,
     stagger: Duration,
-) -> Result<SocketAddr, ProbeError> {
+) -> Result<(SocketAddr, Passed), ProbeError> {
     let mut untried = addresses.into_iter();
     let mut probes = JoinSet::new();
     let mut last = None;
     loop {
         if let Some(address) = untried.next() {
             let probe = Arc::clone(&probe);
-            probes.spawn(async move { probe.run(address).await.map(|()| address) });
+            probes.spawn(async move { probe.run(address).await.map(|passed| (address, passed)) });
         }
         let joined = tokio::select! {
             joined = probes.join_next() => joined,
             () = sleep(stagger), if untried.len() > 0 => continue,
         };
         match joined {
-            Some(Ok(Ok(address))) => return Ok(address),
+            Some(Ok(Ok(passed))) => return Ok(passed),
             Some(Ok(Err(error))) => last = Some(error),
             Some(Err(error)) => last = Some(ProbeError::Panicked(error)),
             None => {

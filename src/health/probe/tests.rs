@@ -2,32 +2,30 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::num::NonZeroU32;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
+use tokio::time::timeout;
 
+use super::exchange::HEAD_BYTES_MAX;
 use super::*;
+use crate::config::HealthHeader;
+use crate::health::tests::{backend, config};
 
 /// Far more than any probe here takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn health(path: Option<&str>) -> HealthConfig {
-    HealthConfig {
-        path: path.map(str::to_owned),
-        interval: PATIENCE,
-        timeout: PATIENCE,
-        rise: NonZeroU32::MIN,
-        fall: NonZeroU32::MIN,
-    }
+    HealthConfig { path: path.map(str::to_owned), ..config(PATIENCE) }
 }
 
-fn backend(port: u16) -> BackendConfig {
-    BackendConfig { host: "127.0.0.1".to_owned(), port, weight: std::num::NonZeroU16::MIN }
+fn probe(path: Option<&str>, address: SocketAddr) -> Result<Passed, ProbeError> {
+    probe_with(&health(path), address)
 }
 
-fn probe(path: Option<&str>, address: SocketAddr) -> Result<(), ProbeError> {
-    let probe = Probe::new(&backend(address.port()), &health(path)).unwrap();
+fn probe_with(health: &HealthConfig, address: SocketAddr) -> Result<Passed, ProbeError> {
+    let probe = Probe::new(&backend("127.0.0.1", address.port()), health).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { timeout(PATIENCE, probe.run(address)).await.unwrap() })
 }
@@ -50,11 +48,17 @@ fn serve(answer: &'static [u8]) -> (SocketAddr, JoinHandle<String>) {
     (address, server)
 }
 
-/// What a probe makes of an answer: `passed`, `status N` or `protocol`.
+/// What a probe makes of an answer: `passed`, `status N`, `body` or `protocol`.
 fn check(answer: &'static [u8], expected: &str) {
+    check_with(&health(Some("/")), answer, expected);
+}
+
+fn check_with(health: &HealthConfig, answer: &'static [u8], expected: &str) {
     let (address, server) = serve(answer);
-    let outcome = match probe(Some("/"), address) {
-        Ok(()) => "passed".to_owned(),
+    let outcome = match probe_with(health, address) {
+        Ok(Passed { share: None }) => "passed".to_owned(),
+        Ok(Passed { share: Some(share) }) => format!("passed, {share} %"),
+        Err(ProbeError::Body(_)) => "body".to_owned(),
         Err(ProbeError::Status(_, status)) => format!("status {status}"),
         Err(ProbeError::Protocol(..)) => "protocol".to_owned(),
         Err(error) => error.to_string(),
@@ -148,7 +152,81 @@ fn a_connection_is_enough_where_there_is_no_path() {
 #[test]
 fn a_path_without_its_slash_is_a_usage_error() {
     for path in ["health", "http://other/health", "*", "/a b", "/\r\nX: y", ""] {
-        let refused = Probe::new(&backend(1), &health(Some(path)));
+        let refused = Probe::new(&backend("a", 1), &health(Some(path)));
         assert!(matches!(refused, Err(StartError::Usage(_))), "{path:?}");
     }
+}
+
+#[test]
+fn what_cannot_stand_in_a_request_is_a_usage_error() {
+    let header = |name: &str, value: &str| {
+        vec![HealthHeader { name: name.to_owned(), value: value.to_owned() }]
+    };
+    let well = || health(Some("/"));
+    for health in [
+        HealthConfig { method: "GE T".to_owned(), ..well() },
+        HealthConfig { method: String::new(), ..well() },
+        HealthConfig { host: Some("a\r\nb".to_owned()), ..well() },
+        HealthConfig { headers: header("a b", "c"), ..well() },
+        HealthConfig { headers: header("a", "b\nc"), ..well() },
+    ] {
+        let refused = Probe::new(&backend("a", 1), &health);
+        assert!(matches!(refused, Err(StartError::Usage(_))), "{health:?}");
+    }
+}
+
+#[test]
+fn method_host_and_headers_are_as_configured() {
+    let (address, server) = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let header =
+        |name: &str, value: &str| HealthHeader { name: name.to_owned(), value: value.to_owned() };
+    let health = HealthConfig {
+        method: "OPTIONS".to_owned(),
+        host: Some("web.example".to_owned()),
+        headers: vec![header("X-Key", "1"), header("X-Key", "2"), header("User-Agent", "me")],
+        ..health(Some("/"))
+    };
+    probe_with(&health, address).unwrap();
+    let head = server.join().unwrap();
+    let expected = "OPTIONS / HTTP/1.1\r\nhost: web.example\r\nuser-agent: me\r\n\
+                    connection: close\r\nx-key: 1\r\nx-key: 2\r\n\r\n";
+    assert_eq!(head, expected);
+}
+
+#[test]
+fn the_configured_statuses_pass() {
+    let health =
+        HealthConfig { statuses: Statuses(vec![200..=200, 500..=503]), ..health(Some("/")) };
+    check_with(&health, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "passed");
+    check_with(&health, b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", "passed");
+    check_with(&health, b"HTTP/1.1 204 No Content\r\n\r\n", "status 204");
+}
+
+#[test]
+fn the_body_decides_where_it_has_to() {
+    const OK: &str = "HTTP/1.1 200 OK\r\n";
+    let health = HealthConfig { body: Some("all is well".to_owned()), ..health(Some("/")) };
+    let check = |rest: &str, expected| {
+        let answer = Box::leak(format!("{OK}{rest}").into_boxed_str());
+        check_with(&health, answer.as_bytes(), expected);
+    };
+    check("Content-Length: 14\r\n\r\nso all is well", "passed");
+    check("Content-Length: 8\r\n\r\nnot well", "body");
+    check("Content-Length: 0\r\n\r\n", "body");
+    check("\r\nuntil the end: all is well", "passed");
+    check("\r\nuntil the end", "body");
+    check("Transfer-Encoding: chunked\r\n\r\n6\r\nall is\r\n5\r\n well\r\n0\r\n\r\n", "passed");
+    check("Transfer-Encoding: chunked\r\n\r\n6\r\nall is\r\nnonsense", "protocol");
+    check("Content-Length: 100\r\n\r\nall is", "protocol");
+    check(&format!("\r\n{}all is well", " ".repeat(BODY_BYTES_MAX - 11)), "passed");
+    check(&format!("\r\n{}all is well", " ".repeat(BODY_BYTES_MAX - 10)), "body");
+    check_with(&health, b"HTTP/1.1 503 No\r\n\r\nall is well", "status 503");
+}
+
+#[test]
+fn a_load_is_read_where_there_is_one() {
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nX-Load: 0.25\r\nContent-Length: 0\r\n\r\n";
+    check(OK, "passed, 75 %");
+    check(b"HTTP/1.1 200 OK\r\nx-load: 7\r\nContent-Length: 0\r\n\r\n", "passed");
+    check(b"HTTP/1.1 200 OK\r\nx-load: \xff\r\nContent-Length: 0\r\n\r\n", "passed");
 }

@@ -1,0 +1,180 @@
+//! How requests fare: ejects endpoints and turns breakers, from the workers' outcomes and counts.
+//!
+//! `publish` calls it at every tick. What it decides it writes into the members; it publishes
+//! nothing, asks no clock, and does nothing for a rule that is switched off.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam::channel::Receiver;
+
+use crate::config::{BreakerConfig, EjectConfig};
+use crate::control::member::Member;
+use crate::health::breaker::Turn;
+use crate::health::outlier::{Outlier, ejected_max, worst};
+use crate::health::tally::Tally;
+use crate::health::vitals::Vitals;
+use crate::metrics::Lanes;
+use crate::upstream::outcome::{OUTCOMES_MAX, Outcome};
+
+/// The watching of requests.
+#[derive(Debug)]
+pub(super) struct Passive {
+    eject: EjectConfig,
+    breaker: BreakerConfig,
+    lanes: Lanes,
+    outcomes: Receiver<Outcome>,
+    vitals: Arc<Vitals>,
+    /// When success was last compared.
+    compared: Instant,
+}
+
+impl Passive {
+    /// The watching of requests that these lanes count and this channel tells of.
+    pub(super) fn new(
+        eject: EjectConfig,
+        breaker: BreakerConfig,
+        lanes: Lanes,
+        outcomes: Receiver<Outcome>,
+        vitals: Arc<Vitals>,
+        now: Instant,
+    ) -> Passive {
+        Passive { eject, breaker, lanes, outcomes, vitals, compared: now }
+    }
+
+    /// Takes over what came since the last tick; whether anything turned.
+    pub(super) fn tick(&mut self, members: &mut [Member], now: Instant) -> bool {
+        let mut is_change = self.end_ejections(members, now);
+        is_change |= self.turn_breakers(members, now);
+        is_change |= self.take_outcomes(members, now);
+        is_change |= self.compare(members, now);
+        is_change
+    }
+
+    /// Ends ejections whose time is over.
+    fn end_ejections(&self, members: &mut [Member], now: Instant) -> bool {
+        let mut is_change = false;
+        for member in members {
+            let before = member.ejection;
+            member.ejection = before.at(now, &self.eject);
+            if before.is_ejected() && !member.ejection.is_ejected() {
+                let (backend, after) = (&member.endpoint.id, before.time().unwrap_or_default());
+                tracing::info!(backend, why = ?after, "backend is back from ejection");
+                is_change = true;
+            }
+        }
+        is_change
+    }
+
+    /// Takes over the failures that workers told of, as many as their channel holds at most.
+    fn take_outcomes(&self, members: &mut [Member], now: Instant) -> bool {
+        let mut is_change = false;
+        for outcome in self.outcomes.try_iter().take(OUTCOMES_MAX) {
+            let Some(max) = self.eject.consecutive_max else { continue };
+            let index = outcome.slot.number as usize;
+            let Some(member) = members.get_mut(index) else { continue };
+            // The failures of a slot's earlier address say nothing about its present one, and
+            // those of requests that were in flight when it was ejected nothing new.
+            if member.endpoint.slot != outcome.slot || member.ejection.is_ejected() {
+                continue;
+            }
+            member.streak = member.streak.observe(outcome.successes);
+            let failures = member.streak.failures();
+            if failures >= max.get() {
+                let why = format!("{failures} failures in a row, the last {:?}", outcome.kind);
+                is_change |= self.eject(members, index, &why, now);
+            }
+        }
+        is_change
+    }
+
+    /// Ejects an endpoint, if the rules for all let it; whether it is.
+    fn eject(&self, members: &mut [Member], index: usize, why: &str, now: Instant) -> bool {
+        let ejected = members.iter().filter(|member| member.ejection.is_ejected()).count();
+        let max = ejected_max(members.len(), self.eject.percent_max);
+        let is_eligible =
+            |it: &Member| it.is_wanted() && it.is_fit() && it.endpoint.address.is_some();
+        let mut others = members.iter().enumerate().filter(|(other, _)| *other != index);
+        let has_other = others.any(|(_, other)| is_eligible(other));
+        let Some(member) = members.get_mut(index) else { return false };
+        let backend = &member.endpoint.id;
+        // What takes no requests for another reason is not ejected on top of that.
+        if !member.is_fit() || ejected >= max || !has_other {
+            tracing::debug!(backend, why, ejected, max, has_other, "backend is not ejected");
+            return false;
+        }
+        member.ejection = member.ejection.eject(now, &self.eject);
+        member.streak = Default::default();
+        self.vitals.ejections.add();
+        let time = member.ejection.time().unwrap_or_default();
+        tracing::warn!(backend, why, ?time, "backend is ejected");
+        true
+    }
+
+    /// Moves the breakers on.
+    fn turn_breakers(&self, members: &mut [Member], now: Instant) -> bool {
+        let Some(percent) = self.breaker.error_percent else { return false };
+        let mut is_change = false;
+        for member in members {
+            let total = Tally::of(&self.lanes, member.endpoint.slot.number);
+            let (breaker, turn) = member.breaker.observe(now, total, &self.breaker);
+            member.breaker = breaker;
+            let Some(turn) = turn else { continue };
+            is_change = true;
+            let (backend, limits) = (&member.endpoint.id, &member.endpoint.limits);
+            match turn {
+                Turn::Opened(Tally { failed, succeeded }) => {
+                    limits.allow_trials(0);
+                    self.vitals.breaker_openings.add();
+                    let why = format!("{failed} failed and {succeeded} did not");
+                    tracing::warn!(backend, why, percent, "breaker opens");
+                }
+                Turn::HalfOpened { trials } => {
+                    limits.allow_trials(trials);
+                    tracing::info!(backend, why = "its time is over", trials, "breaker half-opens");
+                }
+                Turn::TrialsLost { trials } => {
+                    limits.allow_trials(trials);
+                    tracing::debug!(backend, trials, "trials of a breaker are allowed again");
+                }
+                Turn::Closed => {
+                    tracing::info!(backend, why = "all trials succeeded", "breaker closes");
+                }
+            }
+        }
+        is_change
+    }
+
+    /// Ejects the endpoints that lie far below their peers, once in each interval.
+    fn compare(&mut self, members: &mut [Member], now: Instant) -> bool {
+        let Some(gap_percent) = self.eject.success_gap_percent else { return false };
+        if now.saturating_duration_since(self.compared) < self.eject.interval {
+            return false;
+        }
+        self.compared = now;
+        let mut tallies: Vec<_> = members.iter_mut().map(|it| self.tally_of(it)).collect();
+        let mut is_change = false;
+        // The worst leaves first, and no longer hides the next among their peers.
+        while let Some(outlier) = worst(&tallies, gap_percent, self.eject.requests_min) {
+            let Outlier { index, success, peers } = outlier;
+            let why = format!(
+                "{:.1} % of its requests succeeded, {:.1} % of its peers'",
+                success * 100.0,
+                peers * 100.0
+            );
+            is_change |= self.eject(members, index, &why, now);
+            tallies[index] = None;
+        }
+        is_change
+    }
+
+    /// How requests fared on an endpoint since the last comparison; `None` while it is ejected.
+    fn tally_of(&self, member: &mut Member) -> Option<Tally> {
+        let total = Tally::of(&self.lanes, member.endpoint.slot.number);
+        let tally = total.since(std::mem::replace(&mut member.compared, total));
+        (!member.ejection.is_ejected()).then_some(tally)
+    }
+}
+
+#[cfg(test)]
+mod tests;

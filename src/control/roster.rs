@@ -1,0 +1,167 @@
+//! The endpoints of a pool: takes news of them over, and keeps what a snapshot shows of them.
+//!
+//! Decides about panic, which takes all of them to see. Logs what turns. Never publishes, never
+//! waits and never asks the time: `publish` does.
+
+use std::time::{Duration, Instant};
+
+use crate::config::{BalanceConfig, Mode};
+use crate::control::member::Member;
+use crate::health::agent::Order;
+use crate::health::{News, Report, Verdict};
+use crate::upstream::endpoint::{Address, Endpoint};
+
+/// A pool's endpoints.
+#[derive(Debug)]
+pub(super) struct Roster {
+    /// By slot number.
+    pub(super) members: Vec<Member>,
+    /// Whether too few are fit to heed that.
+    is_panicking: bool,
+    panic_percent: u8,
+    slow_start: Duration,
+}
+
+impl Roster {
+    /// These endpoints, none of which was heard of.
+    pub(super) fn new(members: Vec<Member>, balance: &BalanceConfig, now: Instant) -> Roster {
+        for member in &members {
+            let backend = &member.endpoint.id;
+            let why = "its operator wants it to";
+            match member.mode {
+                Mode::Ready => {}
+                Mode::Drain => tracing::info!(backend, why, "backend drains"),
+                Mode::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
+            }
+        }
+        let mut roster = Roster {
+            members,
+            is_panicking: false,
+            panic_percent: balance.panic_percent,
+            slow_start: balance.slow_start,
+        };
+        roster.refresh(now);
+        roster
+    }
+
+    /// The endpoints as they are to be published.
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        self.members.iter().map(|member| member.endpoint.clone()).collect()
+    }
+
+    /// Whether health is not heeded.
+    pub(super) fn is_panicking(&self) -> bool {
+        self.is_panicking
+    }
+
+    /// Whether all endpoints had their first verdict.
+    pub(super) fn is_judged(&self) -> bool {
+        self.members.iter().all(|member| member.is_judged)
+    }
+
+    /// Whether the weight of any endpoint grows with time.
+    pub(super) fn is_starting(&self) -> bool {
+        self.members.iter().any(Member::is_starting)
+    }
+
+    /// Takes news over and logs them.
+    pub(super) fn apply(&mut self, news: News) {
+        let index = match &news {
+            News::Verdict(verdict) => verdict.index,
+            News::Agent(report) => report.index,
+        };
+        let Some(member) = self.members.get_mut(index) else {
+            tracing::error!(index, "news name no endpoint");
+            return;
+        };
+        match news {
+            News::Verdict(verdict) => member.apply_verdict(verdict),
+            News::Agent(report) => member.apply_report(&report),
+        }
+    }
+
+    /// Works out what a snapshot shows now; whether that is something new.
+    pub(super) fn refresh(&mut self, now: Instant) -> bool {
+        for member in &mut self.members {
+            member.note_fitness(now, self.slow_start);
+        }
+        let was_panicking = self.is_panicking;
+        self.is_panicking = self.has_to_panic();
+        let mut is_change = self.is_panicking != was_panicking;
+        if is_change {
+            self.log_panic();
+        }
+        for member in &mut self.members {
+            let standing = member.standing(self.is_panicking);
+            let weight = member.weight(now, self.slow_start);
+            let shown = &mut member.endpoint;
+            is_change |= (shown.standing, shown.weight) != (standing, weight);
+            (shown.standing, shown.weight) = (standing, weight);
+            is_change |= std::mem::take(&mut member.has_moved);
+        }
+        is_change
+    }
+
+    /// Whether too few of the wanted endpoints are fit; never before each had its verdict.
+    fn has_to_panic(&self) -> bool {
+        let (fit, wanted) = self.fit_of_wanted();
+        let is_low = fit * 100 < wanted * usize::from(self.panic_percent);
+        is_low && self.is_judged()
+    }
+
+    fn fit_of_wanted(&self) -> (usize, usize) {
+        let wanted = self.members.iter().filter(|member| member.is_wanted());
+        wanted.fold((0, 0), |(fit, all), it| (fit + usize::from(it.is_fit()), all + 1))
+    }
+
+    fn log_panic(&self) {
+        let ((fit, wanted), percent) = (self.fit_of_wanted(), self.panic_percent);
+        if self.is_panicking {
+            tracing::warn!(fit, wanted, percent, "panic mode begins: all backends take requests");
+        } else {
+            tracing::warn!(fit, wanted, percent, "panic mode ends: health is heeded again");
+        }
+    }
+}
+
+impl Member {
+    fn apply_verdict(&mut self, verdict: Verdict) {
+        let is_first = !std::mem::replace(&mut self.is_judged, true);
+        let address = verdict.address.map(Address::Tcp);
+        let turns = verdict.healthy != self.is_healthy;
+        let moves = address != self.endpoint.address;
+        if moves && self.endpoint.address.is_some() {
+            // Connections to the old address are not to be used for the new one, nor do failures
+            // there count here.
+            self.endpoint.slot.generation = self.endpoint.slot.generation.wrapping_add(1);
+            self.streak = Default::default();
+        }
+        self.endpoint.address = address;
+        self.has_moved |= moves;
+        self.is_healthy = verdict.healthy;
+        let (backend, why) = (&self.endpoint.id, &verdict.why);
+        match (turns || is_first, verdict.healthy) {
+            (true, true) => tracing::info!(backend, why, "backend is up"),
+            (true, false) => tracing::warn!(backend, why, "backend is down"),
+            (false, _) if moves => tracing::info!(backend, ?address, why, "backend moved"),
+            (false, _) => tracing::debug!(backend, share = verdict.share, "its load changed"),
+        }
+        self.share = verdict.share;
+    }
+
+    fn apply_report(&mut self, report: &Report) {
+        let before = std::mem::replace(&mut self.agent, report.agent).order();
+        let (backend, why, share) = (&self.endpoint.id, &report.why, self.agent.share());
+        match self.agent.order() {
+            now if now == before => tracing::debug!(backend, why, share, "its agent's share"),
+            Order::Ready if before == Order::Down => tracing::info!(backend, why, "backend is up"),
+            Order::Ready => tracing::info!(backend, why, "backend is ready again"),
+            Order::Drain => tracing::info!(backend, why, "backend drains"),
+            Order::Down => tracing::warn!(backend, why, "backend is down"),
+            Order::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

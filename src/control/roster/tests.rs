@@ -1,0 +1,115 @@
+//! News of endpoints, and what a snapshot then shows.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::config::InitialHealth;
+use crate::control::tests::{backend, config};
+use crate::health::agent::{Agent, parse};
+use crate::upstream::endpoint::{Slot, Standing};
+
+const HERE: ([u8; 4], u16) = ([127, 0, 0, 1], 80);
+const THERE: ([u8; 4], u16) = ([127, 0, 0, 2], 80);
+
+fn roster(modes: &[Mode], panic_percent: u8) -> Roster {
+    let mut config = config(&[], Duration::from_secs(1));
+    config.balance.panic_percent = panic_percent;
+    let now = Instant::now();
+    let member = |(number, mode): (u32, &Mode)| {
+        let backend = backend("name", 80, *mode);
+        Member::new(number, &backend, &config.breaker, InitialHealth::Probe, now)
+    };
+    let members = (0..).zip(modes).map(member).collect();
+    Roster::new(members, &config.balance, now)
+}
+
+fn verdict(index: usize, healthy: bool, address: impl Into<SocketAddr>) -> News {
+    let address = Some(address.into());
+    News::Verdict(Verdict { index, healthy, address, share: 100, why: "a test".to_owned() })
+}
+
+fn report(index: usize, line: &str) -> News {
+    let agent = Agent::SILENT.observe(parse(line));
+    News::Agent(Report { index, agent, why: "a test".to_owned() })
+}
+
+/// The standings: `O`pen, `T`rial, `D`raining or `-` for out, and `!` in a panic.
+fn shown(roster: &Roster) -> String {
+    let letter = |endpoint: Endpoint| match endpoint.standing {
+        Standing::Open => 'O',
+        Standing::Trial => 'T',
+        Standing::Draining => 'D',
+        Standing::Out => '-',
+    };
+    let panic = roster.is_panicking().then_some('!');
+    roster.endpoints().into_iter().map(letter).chain(panic).collect()
+}
+
+/// Applies each of the news and compares what is shown after each; a new picture is a change.
+#[track_caller]
+fn check(mut roster: Roster, news: Vec<(News, &str)>) {
+    for (one, expected) in news {
+        let (before, told) = (shown(&roster), format!("{one:?}"));
+        roster.apply(one);
+        let is_change = roster.refresh(Instant::now());
+        assert_eq!(shown(&roster), expected, "after {told}");
+        assert!(is_change || before == expected, "{before} to {expected} is no change");
+    }
+}
+
+#[test]
+fn verdicts_and_reports_are_shown() {
+    use Mode::{Drain, Maintenance, Ready};
+    let news = vec![
+        (verdict(0, true, HERE), "O--"),
+        (verdict(1, true, HERE), "OD-"),
+        (report(0, "drain"), "DD-"),
+        (report(0, "up"), "OD-"),
+        (report(0, "down"), "-D-"),
+        (verdict(0, true, THERE), "-D-"),
+        (report(0, "up 50%"), "OD-"),
+        (verdict(1, false, HERE), "O--"),
+        (verdict(7, true, HERE), "O--"),
+    ];
+    check(roster(&[Ready, Drain, Maintenance], 0), news);
+}
+
+#[test]
+fn panic_begins_below_the_share_and_ends_at_it() {
+    use Mode::{Drain, Maintenance, Ready};
+    let news = vec![
+        // Nobody panics before all were probed.
+        (verdict(0, false, HERE), "----"),
+        (verdict(2, true, HERE), "--D-"),
+        (verdict(1, false, HERE), "OOD-!"),
+        (verdict(1, true, HERE), "-OD-"),
+        (report(1, "down"), "OOD-!"),
+        // What drains or is in maintenance counts neither way.
+        (report(0, "maint"), "-OD-!"),
+        (report(1, "up"), "-OD-"),
+        (report(1, "maint"), "--D-"),
+    ];
+    check(roster(&[Ready, Ready, Drain, Maintenance], 50), news);
+}
+
+#[test]
+fn a_move_is_a_change_and_a_new_generation() {
+    let mut roster = roster(&[Mode::Ready], 0);
+    let slot = |roster: &Roster| roster.endpoints()[0].slot;
+    let now = Instant::now();
+    for (address, is_change, generation) in
+        [(HERE, true, 0), (HERE, false, 0), (THERE, true, 1), (HERE, true, 2)]
+    {
+        roster.apply(verdict(0, true, address));
+        assert_eq!(roster.refresh(now), is_change);
+        assert_eq!(slot(&roster), Slot { number: 0, generation });
+    }
+}
+
+#[test]
+fn an_agents_share_is_shown_in_the_weight() {
+    let mut roster = roster(&[Mode::Ready], 0);
+    roster.apply(report(0, "30%"));
+    assert!(roster.refresh(Instant::now()));
+    assert_eq!(roster.endpoints()[0].weight, 30);
+}
