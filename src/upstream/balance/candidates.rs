@@ -96,7 +96,7 @@ impl Candidates {
 impl Candidate {
     /// The requests in flight on it, over all workers.
     #[must_use]
-    pub fn in_flight(&self, lanes: &Lanes) -> u64 {
-        u64::from(lanes.in_flight(self.slot.number))
+    pub fn in_flight(&self, lanes: &Lanes) -> u32 {
+        lanes.in_flight(self.slot.number)
     }
 }

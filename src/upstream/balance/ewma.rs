@@ -44,8 +44,8 @@ struct Entry {
     generation: u32,
     /// The average, in nanoseconds, when it was last `observed`; `None` before the first answer.
     latency: Option<f64>,
-    observed: u64,
-    picked: Option<u64>,
+    observed: i64,
+    picked: Option<i64>,
 }
 
 impl Latencies {
@@ -58,7 +58,7 @@ impl Latencies {
         }
         let latency = latency.as_nanos() as f64;
         // tau / (tau + idle) in place of exp(-idle / tau): the same for short times.
-        let kept = TAU_NANOS / (TAU_NANOS + now.saturating_sub(entry.observed) as f64);
+        let kept = TAU_NANOS / entry.divisor(now);
         entry.latency = Some(match entry.latency {
             Some(average) if average > latency => average * kept + latency * (1.0 - kept),
             _ => latency,
@@ -67,25 +67,24 @@ impl Latencies {
     }
 
     /// Whether candidate `a` is to be picked, rather than `b`, which was drawn before.
-    fn is_better(&self, a: &Candidate, b: &Candidate, ask: &Ask<'_>, now: u64) -> bool {
+    fn is_better(&self, a: &Candidate, b: &Candidate, ask: &Ask<'_>, now: i64) -> bool {
         let (entry_a, entry_b) = (self.get(a.slot), self.get(b.slot));
         if entry_b.is_untried(now) || entry_a.is_untried(now) {
             return !entry_b.is_untried(now);
         }
         // A latency that is not known yet, the first request being under way, is taken to be the
         // other's: requests in flight decide, and a newcomer gets no more than its share.
-        let latencies = entry_a.latency.zip(entry_b.latency);
-        let (latency_a, latency_b) = latencies.unwrap_or((1.0, 1.0));
-        let (idle_a, idle_b) = match latencies {
-            Some(_) => (entry_a.idle(now), entry_b.idle(now)),
-            None => (0.0, 0.0),
+        let (latency_a, divisor_a, latency_b, divisor_b) = match (entry_a.latency, entry_b.latency)
+        {
+            (Some(a), Some(b)) => (a, entry_a.divisor(now), b, entry_b.divisor(now)),
+            _ => (1.0, 1.0, 1.0, 1.0),
         };
         // latency * tau / (tau + idle) * (in flight / weight + 1), crosswise without divisions.
         let (weight_a, weight_b) = (f64::from(a.weight), f64::from(b.weight));
         let unit = f64::from(WEIGHT_UNIT);
-        let load_a = (a.in_flight(ask.lanes) as f64 * unit + weight_a) * weight_b;
-        let load_b = (b.in_flight(ask.lanes) as f64 * unit + weight_b) * weight_a;
-        latency_a * load_a * (TAU_NANOS + idle_b) < latency_b * load_b * (TAU_NANOS + idle_a)
+        let load_a = (f64::from(a.in_flight(ask.lanes)) * unit + weight_a) * weight_b;
+        let load_b = (f64::from(b.in_flight(ask.lanes)) * unit + weight_b) * weight_a;
+        (latency_a * load_a) * divisor_b < (latency_b * load_b) * divisor_a
     }
 
     /// What is known of the endpoint in this slot.
@@ -107,26 +106,27 @@ impl Latencies {
         entry
     }
 
-    /// A time in nanoseconds from the first that was asked for.
-    fn nanos_at(&mut self, now: Instant) -> u64 {
+    /// A time in nanoseconds from the first that was asked for; signed, which converts to f64 in
+    /// one instruction.
+    fn nanos_at(&mut self, now: Instant) -> i64 {
         let since = now.saturating_duration_since(*self.epoch.get_or_insert(now));
-        since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
+        since.as_secs() as i64 * 1_000_000_000 + i64::from(since.subsec_nanos())
     }
 }
 
 impl Entry {
     /// Whether this worker must find out how the endpoint does.
-    fn is_untried(&self, now: u64) -> bool {
-        self.picked.is_none_or(|picked| now.saturating_sub(picked) >= UNTRIED_MAX_NANOS)
+    fn is_untried(&self, now: i64) -> bool {
+        self.picked.is_none_or(|picked| now - picked >= UNTRIED_MAX_NANOS)
     }
 
-    /// Nanoseconds without an answer.
-    fn idle(&self, now: u64) -> f64 {
-        now.saturating_sub(self.observed) as f64
+    /// What the latency has to be divided by, as long as there was no answer.
+    fn divisor(&self, now: i64) -> f64 {
+        TAU_NANOS + (now - self.observed) as f64
     }
 }
 
 /// The time in which an unconfirmed latency sinks to a half, in nanoseconds.
 const TAU_NANOS: f64 = 10e9;
 /// How long a worker may not have picked an endpoint before it tries it again, in nanoseconds.
-const UNTRIED_MAX_NANOS: u64 = 1_000_000_000;
+const UNTRIED_MAX_NANOS: i64 = 1_000_000_000;

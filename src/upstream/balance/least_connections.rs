@@ -13,17 +13,40 @@ pub fn pick(
 ) -> Option<usize> {
     let list = candidates.as_slice();
     let start = cursor.turn(list.len());
-    // No load yet, so that any is less: requests and weight are compared crosswise, undivided.
-    let (mut best, mut best_requests, mut best_weight) = (None, 1, 0);
-    let mut look = |place: usize| {
-        let requests = list[place].in_flight(lanes) + 1;
-        let weight = u64::from(list[place].weight);
-        if requests * best_weight < best_requests * weight && is_free(place) {
-            (best, best_requests, best_weight) = (Some(place), requests, weight);
+    let (before, from) = list.split_at(start);
+    let mut best = Best { place: None, requests: 1, weight: 0 };
+    for (part, first) in [(from, start), (before, 0)] {
+        for (chunk, first) in part.chunks(CHUNK).zip((first..).step_by(CHUNK)) {
+            let mut in_flight = [0; CHUNK];
+            lanes.add_in_flight(chunk.iter().map(|it| it.slot.number), &mut in_flight);
+            for ((candidate, in_flight), place) in chunk.iter().zip(in_flight).zip(first..) {
+                best.look(place, in_flight, candidate.weight, &is_free);
+            }
         }
-    };
-    (start..list.len()).for_each(&mut look);
-    (0..start).for_each(&mut look);
-    cursor.turn = best? + 1;
-    best
+    }
+    cursor.turn = best.place? + 1;
+    best.place
 }
+
+/// The best candidate so far.
+struct Best {
+    place: Option<usize>,
+    /// With the request that is to be placed.
+    requests: u64,
+    /// 0 before there is one: any other has less to carry for its weight.
+    weight: u64,
+}
+
+impl Best {
+    fn look(&mut self, place: usize, in_flight: u32, weight: u32, is_free: impl Fn(usize) -> bool) {
+        let (requests, weight) = (u64::from(in_flight) + 1, u64::from(weight));
+        // Crosswise, without divisions.
+        if requests * self.weight < self.requests * weight && is_free(place) {
+            *self = Best { place: Some(place), requests, weight };
+        }
+    }
+}
+
+/// The candidates whose counts are summed at once. Lane after lane, not endpoint after endpoint:
+/// OLD_NEW.
+const CHUNK: usize = 64;

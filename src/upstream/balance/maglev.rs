@@ -143,7 +143,7 @@ impl<'a> Bound<'a> {
     /// n * y < x.
     fn has_room(&self, place: usize) -> bool {
         let candidate = &self.candidates.as_slice()[place];
-        let in_flight = candidate.in_flight(self.lanes);
+        let in_flight = u64::from(candidate.in_flight(self.lanes));
         let share = self.allowed.saturating_mul(u64::from(candidate.weight));
         in_flight.saturating_mul(100 * self.candidates.weight_total()) < share
     }

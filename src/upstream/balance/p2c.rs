@@ -3,7 +3,7 @@
 
 use fastrand::Rng;
 
-use super::{Candidates, Schedule, random};
+use super::{Candidate, Candidates, Schedule, random};
 use crate::metrics::Lanes;
 
 /// The place of the better of two free candidates, of equals the one drawn first: an idle pool
@@ -19,7 +19,8 @@ pub fn pick(
     let Some(second) = second else { return Some(first) };
     let list = candidates.as_slice();
     let (a, b) = (&list[first], &list[second]);
-    let is_better =
-        b.in_flight(lanes) * u64::from(a.weight) < a.in_flight(lanes) * u64::from(b.weight);
+    let load =
+        |it: &Candidate, other_weight| u64::from(it.in_flight(lanes)) * u64::from(other_weight);
+    let is_better = load(b, a.weight) < load(a, b.weight);
     Some(if is_better { second } else { first })
 }
