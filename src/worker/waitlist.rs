@@ -180,7 +180,15 @@ mod tests {
         let _other = Waitlist::enter(&list, 1);
         assert!(list.is_anothers_turn(0) && !list.is_anothers_turn(1));
         let _own = Waitlist::enter(&list, 0);
-        let turns: Vec<_> = (0..4).map(|_| list.is_anothers_turn(0)).collect();
+        let turns: Vec<_> = (0..4)
+            .map(|_| {
+                let is_anothers = list.is_anothers_turn(0);
+                if is_anothers {
+                    list.offer();
+                }
+                is_anothers
+            })
+            .collect();
         assert!(turns.contains(&true) && turns.contains(&false), "{turns:?}");
     }
 }

@@ -7,6 +7,7 @@ use crate::support::load;
 use crate::support::proxy::{Flags, Proxy};
 use crate::support::servers::Server;
 use crate::support::upstream::Upstream;
+use crate::support::{SOON, wait_until};
 
 /// Runs other modules of this very test binary again, with the driver set by the environment.
 #[track_caller]
@@ -35,7 +36,7 @@ fn the_log_names_the_driver_that_runs() {
     for driver in ["epoll", "uring"] {
         let proxy = Flags::to(&[&upstream]).with("--driver", driver).start();
         proxy.client().get("/").expect(200);
-        assert!(proxy.log().contains(driver), "{}", proxy.log());
+        wait_until("the log names the driver", SOON, || proxy.log().contains(driver));
     }
 }
 
