@@ -38,7 +38,7 @@ pub struct BackendArgs {
     /// Announce the idle timeout, in whole seconds, as Keep-Alive: timeout=N.
     #[arg(long, requires = "idle_timeout")]
     keep_alive_header: bool,
-    /// The load in X-Load on /health [default: no X-Load; limits: 0 to 100].
+    /// The load in X-Load on /health [default: no X-Load; limits: 0 to 1].
     #[arg(long, value_name = "F", value_parser = parse_load)]
     load: Option<f64>,
     /// The port, of the same address, on which its agent talks [default: no agent].
@@ -96,7 +96,7 @@ pub struct DemoArgs {
 }
 
 fn parse_load(text: &str) -> Result<f64, String> {
-    load_of(text).ok_or_else(|| "it is not a number from 0 to 100".to_owned())
+    load_of(text).ok_or_else(|| "it is not a number from 0 to 1".to_owned())
 }
 
 /// A minute, in milliseconds.

@@ -54,7 +54,7 @@ const PATHS: &[&str] = &[
 ];
 
 /// The largest load, and the longest line of the agent.
-const LOAD_MAX: f64 = 100.0;
+const LOAD_MAX: f64 = 1.0;
 const AGENT_LINE_BYTES_MAX: usize = 100;
 
 const READ: &str = "GET, HEAD";
