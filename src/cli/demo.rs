@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::read::{duration, number, parse_listen, percent};
-use crate::demo::{AGENT_LINE, BackendConfig, Behaviour, load_of};
+use crate::demo::{AGENT_LINE, AGENT_LINE_BYTES_MAX, BackendConfig, Behaviour, load_of};
 use crate::error::StartError;
 
 /// The flags of `corelane backend`.
@@ -45,7 +45,7 @@ pub struct BackendArgs {
     #[arg(long, value_name = "PORT", value_parser = number(1, 65535))]
     agent_port: Option<u32>,
     /// The line that its agent sends to whoever connects.
-    #[arg(long, value_name = "LINE", default_value = AGENT_LINE)]
+    #[arg(long, value_name = "LINE", default_value = AGENT_LINE, value_parser = parse_agent_line)]
     agent_line: String,
     /// A file to append the ids of POST /count to, one a line, as they are counted.
     #[arg(long, value_name = "PATH")]
@@ -93,6 +93,13 @@ pub struct DemoArgs {
     /// The load balancer's workers; each gets a core of its own [limit: the allowed cores].
     #[arg(long, value_name = "N", default_value = "1", value_parser = number(1, 512))]
     pub workers: u32,
+}
+
+fn parse_agent_line(text: &str) -> Result<String, String> {
+    let is_line = (1..=AGENT_LINE_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let refused = || format!("it is not 1 to {AGENT_LINE_BYTES_MAX} bytes of visible ASCII");
+    if is_line { Ok(text.to_owned()) } else { Err(refused()) }
 }
 
 fn parse_load(text: &str) -> Result<f64, String> {
