@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::read::{duration, number, parse_listen, percent};
-use crate::demo::{AGENT_LINE, BackendConfig, Behaviour, load_of};
+use crate::demo::{AGENT_LINE, AGENT_LINE_BYTES_MAX, BackendConfig, Behaviour, load_of};
 use crate::error::StartError;
 
 /// The flags of `corelane backend`.
@@ -38,14 +38,14 @@ pub struct BackendArgs {
     /// Announce the idle timeout, in whole seconds, as Keep-Alive: timeout=N.
     #[arg(long, requires = "idle_timeout")]
     keep_alive_header: bool,
-    /// The load in X-Load on /health [default: no X-Load; limits: 0 to 100].
+    /// The load in X-Load on /health [default: no X-Load; limits: 0 to 1].
     #[arg(long, value_name = "F", value_parser = parse_load)]
     load: Option<f64>,
     /// The port, of the same address, on which its agent talks [default: no agent].
     #[arg(long, value_name = "PORT", value_parser = number(1, 65535))]
     agent_port: Option<u32>,
     /// The line that its agent sends to whoever connects.
-    #[arg(long, value_name = "LINE", default_value = AGENT_LINE)]
+    #[arg(long, value_name = "LINE", default_value = AGENT_LINE, value_parser = parse_agent_line)]
     agent_line: String,
     /// A file to append the ids of POST /count to, one a line, as they are counted.
     #[arg(long, value_name = "PATH")]
@@ -95,8 +95,15 @@ pub struct DemoArgs {
     pub workers: u32,
 }
 
+fn parse_agent_line(text: &str) -> Result<String, String> {
+    let is_line = (1..=AGENT_LINE_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let refused = || format!("it is not 1 to {AGENT_LINE_BYTES_MAX} bytes of visible ASCII");
+    if is_line { Ok(text.to_owned()) } else { Err(refused()) }
+}
+
 fn parse_load(text: &str) -> Result<f64, String> {
-    load_of(text).ok_or_else(|| "it is not a number from 0 to 100".to_owned())
+    load_of(text).ok_or_else(|| "it is not a number from 0 to 1".to_owned())
 }
 
 /// A minute, in milliseconds.

@@ -7,6 +7,7 @@ use super::build::Machine;
 use super::read::parse_backend;
 use super::*;
 use crate::config::{Config, Mode};
+use crate::demo::Behaviour;
 
 fn config_of(flags: &str) -> Result<Config, String> {
     config_of_words(&flags.split_whitespace().collect::<Vec<_>>())
@@ -94,6 +95,38 @@ fn backends_are_refused_for_their_url_or_options() {
     ] {
         let error = parse_backend(text).unwrap_err();
         assert!(error.contains(reason), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_demo_backend_is_read_with_its_failures() {
+    let read = |flags: &str| {
+        let flags = format!("corelane backend {flags}");
+        let cli = Cli::try_parse_from(flags.split_whitespace());
+        match cli.map_err(|error| error.to_string())?.command {
+            Some(Command::Backend(args)) => args.into_config().map_err(|error| error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let plain = read("").unwrap();
+    assert_eq!((plain.behaviour, plain.agent_port), (Behaviour::GOOD, None));
+    let flags = "--latency 5ms --error-percent 50 --silent --idle-timeout 100ms --load 0.5";
+    let behaviour = read(&format!("{flags} --keep-alive-header")).unwrap().behaviour;
+    assert_eq!((behaviour.latency.as_millis(), behaviour.error_percent), (5, 50));
+    assert_eq!(behaviour.idle_timeout.map(|time| time.as_millis()), Some(100));
+    assert_eq!((behaviour.load, behaviour.is_silent), (Some(0.5), true));
+    assert!(behaviour.announces_idle_timeout);
+    let agent = read("--agent-port 9 --agent-line drain").unwrap();
+    assert_eq!((agent.agent_port, agent.agent_line.as_str()), (Some(9), "drain"));
+    for (flags, reason) in [
+        ("--load 2", "0 to 1"),
+        ("--error-percent 101", "0 to 100"),
+        ("--agent-line ü", "visible ASCII"),
+        ("--keep-alive-header", "--idle-timeout"),
+        ("--count-file /nowhere/ids", "--count-file /nowhere/ids"),
+    ] {
+        let error = read(flags).unwrap_err();
+        assert!(error.contains(reason), "{flags}: {error}");
     }
 }
 

@@ -31,6 +31,9 @@ pub const DRAIN: Duration = Duration::from_secs(2);
 /// What an agent says unless it is told otherwise: all of the weight.
 pub const AGENT_LINE: &str = "100%";
 
+/// The longest line of an agent.
+pub const AGENT_LINE_BYTES_MAX: usize = 100;
+
 /// Connections that the kernel holds for a backend until it accepts them.
 const BACKLOG: i32 = 1024;
 

@@ -20,6 +20,6 @@ mod service;
 mod tests;
 mod work;
 
-pub use backend::{AGENT_LINE, Backend, BackendConfig, DRAIN, run};
+pub use backend::{AGENT_LINE, AGENT_LINE_BYTES_MAX, Backend, BackendConfig, DRAIN, run};
 pub use behaviour::Behaviour;
 pub(crate) use service::load_of;

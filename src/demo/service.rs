@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::answer::{self, Answer};
-use super::backend::BackendConfig;
+use super::backend::{AGENT_LINE_BYTES_MAX, BackendConfig};
 use super::behaviour::Behaviour;
 use super::counts::{Counts, ID_BYTES_MAX, IDS_MAX};
 use super::number::{BadNumber, Number};
@@ -53,9 +53,8 @@ const PATHS: &[&str] = &[
     "/upload",
 ];
 
-/// The largest load, and the longest line of the agent.
-const LOAD_MAX: f64 = 100.0;
-const AGENT_LINE_BYTES_MAX: usize = 100;
+/// The load of a backend that is full.
+const LOAD_MAX: f64 = 1.0;
 
 const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
