@@ -1,13 +1,15 @@
 //! HTTP/1.1 as pure code: bytes in, values or bytes out, no I/O and no clock (RFC 9110, RFC 9112).
 //!
-//! `request` and `response` read heads, `client` finds whom a request is from, `framing` and `chunked` find where a body ends, `forward`
-//! writes heads for the other side, `reply` writes corelane's own answers. Bytes that could be
-//! read two ways are refused here and never reach the other side.
+//! `request` and `response` read heads, `client` finds whom a request is from and `key` what of it
+//! is hashed, `framing` and `chunked` find where a body ends, `forward` writes heads for the other
+//! side, `reply` writes corelane's own answers. Bytes that could be read two ways are refused here
+//! and never reach the other side.
 
 pub mod chunked;
 pub mod client;
 pub mod forward;
 pub mod framing;
+pub mod key;
 pub mod reply;
 pub mod request;
 pub mod response;
