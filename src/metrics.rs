@@ -200,6 +200,17 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.in_flight(slot)).fold(0, u32::wrapping_add)
     }
 
+    /// Adds to each of `sums` the requests in flight on the endpoint of its slot, over all workers.
+    pub fn add_in_flight(&self, slots: impl Iterator<Item = u32> + Clone, sums: &mut [u32]) {
+        for lane in self.lanes.iter() {
+            let counts = &lane.in_flight[..];
+            for (slot, sum) in slots.clone().zip(sums.iter_mut()) {
+                let count = counts.get(slot as usize);
+                *sum = sum.wrapping_add(count.map_or(0, |count| count.load(Ordering::Relaxed)));
+            }
+        }
+    }
+
     /// Requests in flight on all endpoints, over all workers.
     #[must_use]
     pub fn in_flight_total(&self) -> u32 {
@@ -237,6 +248,9 @@ mod tests {
         lanes.lane(2).begin(3);
         lanes.lane(1).end(2);
         assert_eq!((lanes.in_flight(2), lanes.in_flight(3), lanes.in_flight_total()), (1, 1, 2));
+        let mut sums = [0; 3];
+        lanes.add_in_flight([3, 0, 2].into_iter(), &mut sums);
+        assert_eq!(sums, [1, 0, 1]);
     }
 
     #[test]
