@@ -203,8 +203,10 @@ impl Lanes {
     /// Adds to each of `sums` the requests in flight on the endpoint of its slot, over all workers.
     pub fn add_in_flight(&self, slots: impl Iterator<Item = u32> + Clone, sums: &mut [u32]) {
         for lane in self.lanes.iter() {
+            let counts = &lane.in_flight[..];
             for (slot, sum) in slots.clone().zip(sums.iter_mut()) {
-                *sum = sum.wrapping_add(lane.in_flight(slot));
+                let count = counts.get(slot as usize);
+                *sum = sum.wrapping_add(count.map_or(0, |count| count.load(Ordering::Relaxed)));
             }
         }
     }

@@ -8,13 +8,13 @@ use httparse::Header;
 use crate::endpoints;
 use crate::table::sticky_config;
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn hash_of_40_bytes(bencher: Bencher<'_, '_>) {
     let key = [b'k'; 40];
     bencher.bench(|| hash::of_bytes(black_box(&key), black_box(1)));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn cookie_among_10_headers(bencher: Bencher<'_, '_>) {
     let names = ["host", "user-agent", "accept", "accept-language", "accept-encoding", "referer"];
     let mut headers: Vec<_> = names.map(|name| Header { name, value: b"a value" }).into();
@@ -23,7 +23,7 @@ fn cookie_among_10_headers(bencher: Bencher<'_, '_>) {
     bencher.bench(|| key::cookie(black_box(&headers), black_box("lane")).map(<[u8]>::len));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn endpoint_of_a_sticky_cookie(bencher: Bencher<'_, '_>) {
     let endpoints = endpoints(|_| 1);
     let table = sticky::Table::new(&sticky_config(), &endpoints);

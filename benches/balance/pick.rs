@@ -55,25 +55,25 @@ impl Worker {
     }
 }
 
-#[divan::bench(args = POLICIES)]
+#[divan::bench(args = POLICIES, sample_size = PICKS)]
 fn quiet_2_lanes(bencher: Bencher<'_, '_>, policy: Policy) {
     let mut worker = Worker::new(policy, 2, 0);
     bencher.bench_local(|| worker.pick());
 }
 
-#[divan::bench(args = POLICIES)]
+#[divan::bench(args = POLICIES, sample_size = PICKS)]
 fn quiet_16_lanes(bencher: Bencher<'_, '_>, policy: Policy) {
     let mut worker = Worker::new(policy, 16, 0);
     bencher.bench_local(|| worker.pick());
 }
 
-#[divan::bench(args = POLICIES)]
+#[divan::bench(args = POLICIES, sample_size = PICKS)]
 fn quiet_64_lanes(bencher: Bencher<'_, '_>, policy: Policy) {
     let mut worker = Worker::new(policy, 64, 0);
     bencher.bench_local(|| worker.pick());
 }
 
-#[divan::bench(args = [2, 16, 64])]
+#[divan::bench(args = [2, 16, 64], sample_size = PICKS)]
 fn bounded_maglev(bencher: Bencher<'_, '_>, lanes: usize) {
     let mut worker = Worker::new(Policy::Maglev, lanes, 125);
     bencher.bench_local(|| worker.pick());
@@ -81,7 +81,7 @@ fn bounded_maglev(bencher: Bencher<'_, '_>, lanes: usize) {
 
 /// Another thread begins and ends requests in its lane all the time, so the counters that are read
 /// come from its core.
-#[divan::bench(args = POLICIES)]
+#[divan::bench(args = POLICIES, sample_size = PICKS)]
 fn written_2_lanes(bencher: Bencher<'_, '_>, policy: Policy) {
     let mut worker = Worker::new(policy, 2, 0);
     let lanes = worker.lanes.clone();
@@ -99,3 +99,6 @@ fn written_2_lanes(bencher: Bencher<'_, '_>, policy: Policy) {
         is_over.store(true, Ordering::Relaxed);
     });
 }
+
+/// The picks of a sample: few enough that most samples are not interrupted.
+const PICKS: u32 = 500;

@@ -1,8 +1,8 @@
 //! The backends' side: what endpoints there are, which one a request goes to, and the connections
 //! to them.
 //!
-//! `endpoint`, `limit`, `snapshot`, `route`, `balance`, `hash`, `sticky`, `outcome`, `patience` and
-//! `pool` decide and do no I/O; `connect` makes connections.
+//! `endpoint`, `limit`, `snapshot`, `route`, `hash`, `balance`, `sticky`, `outcome` and `pool`
+//! decide and do no I/O; `connect` makes connections.
 
 pub mod balance;
 pub mod connect;

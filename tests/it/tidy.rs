@@ -17,8 +17,6 @@ const LAYERS: [&[&str]; 7] = [
         "drain",
         "http1",
         "upstream::endpoint",
-        "upstream::limit",
-        "upstream::patience",
         "upstream::hash",
         "upstream::outcome",
         "upstream::snapshot",
