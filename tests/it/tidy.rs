@@ -18,6 +18,8 @@ const LAYERS: [&[&str]; 7] = [
         "http1",
         "upstream::endpoint",
         "upstream::hash",
+        "upstream::limit",
+        "upstream::patience",
         "upstream::outcome",
         "upstream::snapshot",
         "upstream::route",
