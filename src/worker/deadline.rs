@@ -5,13 +5,16 @@
 //! it, and that operation's owner asks `expired` before it looks at the result. The sweep also
 //! finds clients that left while they waited for a backend.
 
+mod slot;
+
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::sys::{self, Pending, Side, shutdown};
+use crate::sys::{self, Side, shutdown};
 use crate::worker::event::Event;
+use slot::{NOBODY, Slot};
 
 /// Whose end of the connection the peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,29 +43,6 @@ pub struct Deadlines {
     used: Cell<usize>,
     /// Told when the table stops being empty, so that no sweep runs while it is.
     filled: Event,
-}
-
-/// A place in the table; milliseconds count from the table's start, 0 is never.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    fd: RawFd,
-    generation: u32,
-    role: Role,
-    in_use: bool,
-    idle: bool,
-    closing: bool,
-    gone: bool,
-    read_expired: bool,
-    write_expired: bool,
-    read_at: u64,
-    /// How long a write may make no progress, 0 where none is waited for; when it last made some,
-    /// and how much was unacknowledged then.
-    write_timeout: u64,
-    write_progress: u64,
-    write_queue: u32,
-    /// Since when a client waits for a backend, and for which.
-    waiting_since: u64,
-    waiting_for: (usize, u32),
 }
 
 /// A connection's place in the table, released when it is dropped.
@@ -99,23 +79,7 @@ impl Deadlines {
         let mut slots = table.slots.borrow_mut();
         let index = table.free.borrow_mut().pop().unwrap_or(slots.len());
         let generation = slots.get(index).map_or(0, |slot| slot.generation.wrapping_add(1));
-        let slot = Slot {
-            fd,
-            generation,
-            role,
-            in_use: true,
-            idle: false,
-            closing: false,
-            gone: false,
-            read_expired: false,
-            write_expired: false,
-            read_at: 0,
-            write_timeout: 0,
-            write_progress: 0,
-            write_queue: 0,
-            waiting_since: 0,
-            waiting_for: (0, 0),
-        };
+        let slot = Slot::new(fd, generation, role);
         match slots.get_mut(index) {
             Some(place) => *place = slot,
             None => slots.push(slot),
@@ -164,6 +128,16 @@ impl Deadlines {
         });
     }
 
+    /// Ends the waits for endpoints that are down, where another one may be tried instead.
+    pub fn leave(&self, is_down: impl Fn(u32) -> bool) {
+        for slot in self.slots.borrow_mut().iter_mut().filter(|slot| slot.in_use) {
+            if slot.may_leave.is_some_and(&is_down) {
+                slot.may_leave = None;
+                shutdown(slot.fd, Side::Both);
+            }
+        }
+    }
+
     /// Whether this client has left.
     #[must_use]
     pub fn is_gone(&self, client: Watched) -> bool {
@@ -200,54 +174,6 @@ impl Deadlines {
     fn millis(&self, at: Instant) -> u64 {
         let elapsed = at.saturating_duration_since(self.start).as_millis();
         u64::try_from(elapsed).unwrap_or(u64::MAX).max(1)
-    }
-}
-
-impl Slot {
-    /// Ends an idle client's read, unless it has just sent something. Bytes that the read has
-    /// already taken from the socket come with its result: its owner decides by that.
-    fn close_idle(&mut self) {
-        if sys::peek(self.fd) == Pending::Nothing {
-            self.closing = true;
-            self.read_at = 0;
-            shutdown(self.fd, Side::Read);
-        }
-    }
-
-    fn expire(&mut self, now: u64) {
-        if self.read_at != 0 && self.read_at <= now {
-            if self.idle && !self.closing {
-                self.close_idle();
-                return;
-            }
-            self.read_at = 0;
-            self.read_expired = true;
-            let side = if self.role == Role::Client { Side::Read } else { Side::Both };
-            shutdown(self.fd, side);
-        }
-        if self.write_timeout != 0 && self.write_progress < now {
-            // A peer that reads slowly has made progress when its kernel took something, though
-            // ours takes no more before much of its queue is empty.
-            let queue = sys::unacknowledged(self.fd);
-            if queue < self.write_queue {
-                self.write_progress = now;
-            } else if now - self.write_progress >= self.write_timeout {
-                self.write_timeout = 0;
-                self.write_expired = true;
-                self.cut();
-            }
-            self.write_queue = queue;
-        }
-    }
-
-    /// Ends the connection; a peer that is owed bytes sees a reset, so that it cannot take what it
-    /// got for complete.
-    fn cut(&self) {
-        if self.idle {
-            shutdown(self.fd, Side::Both);
-        } else {
-            sys::reset(self.fd);
-        }
     }
 }
 
@@ -329,6 +255,12 @@ impl Deadline {
         self.with(|slot| slot.waiting_since = 0);
     }
 
+    /// Says whether the wait for this backend's answer may be ended when its endpoint, in this
+    /// slot, goes down: the request can be tried on another one.
+    pub fn set_may_leave(&self, endpoint: Option<u32>) {
+        self.with(|slot| slot.may_leave = endpoint);
+    }
+
     /// Whether the client left while it waited.
     #[must_use]
     pub fn is_gone(&self) -> bool {
@@ -353,103 +285,8 @@ impl Drop for Deadline {
     }
 }
 
-/// Stands for the backend of a client that waits for a place.
-const NOBODY: (usize, u32) = (usize::MAX, 0);
 /// How long a client waits for a backend before the sweep looks whether it is still there.
 const WATCH_AFTER: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
-
-    use super::*;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (client, listener.accept().unwrap().0)
-    }
-
-    #[test]
-    fn an_overdue_read_ends_and_leaves_a_client_writable() {
-        let (mut client, mut server) = pair();
-        let start = Instant::now();
-        let table = Deadlines::new(start);
-        let deadline = Deadlines::enter(&table, server.as_raw_fd(), Role::Client);
-        deadline.arm(Wait::Read, Duration::from_millis(100));
-        table.sweep(start + Duration::from_millis(50), false);
-        assert!(!deadline.expired(Wait::Read));
-        table.sweep(start + Duration::from_secs(1), false);
-        assert!(deadline.expired(Wait::Read) && !deadline.expired(Wait::Write));
-        assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
-        std::io::Write::write_all(&mut server, b"late").unwrap();
-        let mut answer = [0; 4];
-        client.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"late");
-    }
-
-    #[test]
-    fn a_released_slot_is_never_shut_down() {
-        let (_client, server) = pair();
-        let start = Instant::now();
-        let table = Deadlines::new(start);
-        let old = Deadlines::enter(&table, server.as_raw_fd(), Role::Client);
-        old.arm(Wait::Read, Duration::ZERO);
-        drop(old);
-        let new = Deadlines::enter(&table, server.as_raw_fd(), Role::Client);
-        table.sweep(start + Duration::from_secs(1), false);
-        assert!(!new.expired(Wait::Read));
-        assert_eq!(sys::peek(server.as_raw_fd()), Pending::Nothing);
-    }
-
-    #[test]
-    fn a_client_that_resets_while_it_waits_ends_its_backend() {
-        let (client, server) = pair();
-        let (mut backend, upstream) = pair();
-        let start = Instant::now();
-        let table = Deadlines::new(start);
-        let waiting = Deadlines::enter(&table, server.as_raw_fd(), Role::Client);
-        let waited_for = Deadlines::enter(&table, upstream.as_raw_fd(), Role::Backend);
-        waiting.wait_for(&waited_for);
-        let later = Instant::now() + Duration::from_secs(1);
-        table.sweep(later, false);
-        assert!(!waiting.is_gone());
-        sys::reset_on_close(client.as_raw_fd()).unwrap();
-        drop(client);
-        table.sweep(later, false);
-        assert!(waiting.is_gone());
-        assert_eq!(backend.read(&mut [0; 8]).unwrap(), 0);
-    }
-
-    #[test]
-    fn an_idle_client_that_is_overdue_can_be_told_apart() {
-        let (mut client, mut server) = pair();
-        let start = Instant::now();
-        let table = Deadlines::new(start);
-        let deadline = Deadlines::enter(&table, server.as_raw_fd(), Role::Client);
-        deadline.set_idle(true);
-        deadline.arm(Wait::Read, Duration::from_millis(1));
-        table.sweep(start + Duration::from_secs(1), false);
-        assert!(deadline.is_closing() && !deadline.expired(Wait::Read));
-        assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
-        std::io::Write::write_all(&mut client, b"late").unwrap();
-        assert_eq!(server.read(&mut [0; 8]).unwrap(), 4);
-    }
-
-    #[test]
-    fn a_drain_ends_idle_clients_and_spares_those_that_have_spoken() {
-        let (client, server) = pair();
-        let (mut speaking, busy) = pair();
-        std::io::Write::write_all(&mut speaking, b"G").unwrap();
-        let table = Deadlines::new(Instant::now());
-        let idle = Deadlines::enter(&table, server.as_raw_fd(), Role::Client);
-        let spoken = Deadlines::enter(&table, busy.as_raw_fd(), Role::Client);
-        idle.set_idle(true);
-        spoken.set_idle(true);
-        table.close_idle();
-        assert_eq!((idle.is_closing(), spoken.is_closing()), (true, false));
-        assert_eq!(sys::peek(client.as_raw_fd()), Pending::Nothing);
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! A worker's state, shared by its tasks and never by threads.
 
+mod guards;
+
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -32,6 +34,8 @@ use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
 use crate::worker::request::Request;
 use crate::worker::stream::Stream;
 use crate::worker::waitlist::Waitlist;
+
+pub use guards::{Admission, InFlight};
 
 /// A worker's state, shared by its tasks; never by threads.
 pub struct Worker {
@@ -379,52 +383,6 @@ impl Worker {
         if self.draining.get() && self.listening.get() == 0 && self.clients.get() == 0 {
             self.ended.notify();
         }
-    }
-}
-
-/// An open client connection, counted until this is dropped.
-#[derive(Debug)]
-pub struct Admission {
-    worker: Rc<Worker>,
-    /// The address that it is counted for.
-    counted: Option<IpAddr>,
-    /// Counts the connections of this worker from one.
-    pub number: usize,
-    /// Whether its address has no more connections than it may.
-    pub is_within_limit: bool,
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        if let Some(addr) = self.counted {
-            self.worker.places.leave(self.worker.id, addr);
-        }
-        self.worker.places.give();
-        self.worker.clients.set(self.worker.clients.get() - 1);
-        self.worker.lane().subtract(Counter::ClientsOpen);
-        self.worker.end_if_drained();
-    }
-}
-
-/// A request in flight on an endpoint, counted until this is dropped.
-#[derive(Debug)]
-pub struct InFlight<'w> {
-    worker: &'w Worker,
-    slot: Slot,
-}
-
-impl<'w> InFlight<'w> {
-    /// Counts a request in.
-    #[must_use]
-    pub fn new(worker: &'w Worker, slot: Slot) -> InFlight<'w> {
-        worker.lane().begin(slot.number);
-        InFlight { worker, slot }
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.worker.lane().end(self.slot.number);
     }
 }
 
