@@ -17,6 +17,7 @@ const LAYERS: [&[&str]; 7] = [
         "drain",
         "http1",
         "upstream::endpoint",
+        "upstream::limit",
         "upstream::outcome",
         "upstream::snapshot",
         "upstream::route",
