@@ -4,13 +4,13 @@
 //! nothing, asks no clock, and does nothing for a rule that is switched off.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 
 use crate::config::{BreakerConfig, EjectConfig};
 use crate::control::member::Member;
-use crate::health::breaker::Turn;
+use crate::health::breaker::{Breaker, Turn};
 use crate::health::outlier::{Outlier, ejected_max, worst};
 use crate::health::tally::Tally;
 use crate::health::vitals::Vitals;
@@ -27,6 +27,8 @@ pub(super) struct Passive {
     vitals: Arc<Vitals>,
     /// When success was last compared.
     compared: Instant,
+    /// When a worker last told of a failure, if one did.
+    failed: Option<Instant>,
 }
 
 impl Passive {
@@ -39,7 +41,7 @@ impl Passive {
         vitals: Arc<Vitals>,
         now: Instant,
     ) -> Passive {
-        Passive { eject, breaker, lanes, outcomes, vitals, compared: now }
+        Passive { eject, breaker, lanes, outcomes, vitals, compared: now, failed: None }
     }
 
     /// Takes over what came since the last tick; whether anything turned.
@@ -49,6 +51,13 @@ impl Passive {
         is_change |= self.take_outcomes(members, now);
         is_change |= self.compare(members, now);
         is_change
+    }
+
+    /// Whether something may soon turn: requests failed lately, or a breaker is not closed.
+    pub(super) fn is_busy(&self, members: &[Member], now: Instant) -> bool {
+        let is_failing =
+            self.failed.is_some_and(|at| now.saturating_duration_since(at) < BUSY_TIME);
+        is_failing || members.iter().any(|it| !matches!(it.breaker, Breaker::Closed(_)))
     }
 
     /// Ends ejections whose time is over.
@@ -67,9 +76,12 @@ impl Passive {
     }
 
     /// Takes over the failures that workers told of, as many as their channel holds at most.
-    fn take_outcomes(&self, members: &mut [Member], now: Instant) -> bool {
+    fn take_outcomes(&mut self, members: &mut [Member], now: Instant) -> bool {
         let mut is_change = false;
-        for outcome in self.outcomes.try_iter().take(OUTCOMES_MAX) {
+        // Not `try_iter`, which would hold on to `self`.
+        for _ in 0..OUTCOMES_MAX {
+            let Ok(outcome) = self.outcomes.try_recv() else { break };
+            self.failed = Some(now);
             let Some(max) = self.eject.consecutive_max else { continue };
             let index = outcome.slot.number as usize;
             let Some(member) = members.get_mut(index) else { continue };
@@ -175,6 +187,9 @@ impl Passive {
         (!member.ejection.is_ejected()).then_some(tally)
     }
 }
+
+/// How long after a failure others are looked for more often.
+const BUSY_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

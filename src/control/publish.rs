@@ -4,12 +4,13 @@
 //! The first change after quiet is published at once, later ones together, at most one snapshot
 //! each `PUBLISH_INTERVAL`. Runs on the control thread and waits for news and its tick alone.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use tokio::sync::mpsc::Receiver;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::BalanceConfig;
 use crate::control::passive::Passive;
@@ -55,8 +56,7 @@ impl Publisher {
 
     /// Publishes what the news and the ticks make of the endpoints, until nobody sends any more.
     pub(super) async fn run(mut self, mut news: Receiver<News>) {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = pin!(sleep(TICK));
         let mut earliest = Instant::now();
         let mut is_due = true;
         let mut is_open = true;
@@ -74,7 +74,11 @@ impl Publisher {
                     is_due = true;
                     self.apply(received, &mut news);
                 }
-                now = ticks.tick() => is_due |= self.tick(now.into_std()),
+                () = &mut tick => {
+                    let now = Instant::now();
+                    is_due |= self.tick(now.into_std());
+                    tick.as_mut().reset(now + self.tick_length(now.into_std()));
+                }
             }
         }
         sleep_until(earliest).await;
@@ -92,6 +96,15 @@ impl Publisher {
     /// Does what is due without news; whether the endpoints may be others now.
     fn tick(&mut self, now: std::time::Instant) -> bool {
         self.passive.tick(&mut self.roster.members, now) || self.roster.is_starting()
+    }
+
+    /// How long until the next tick.
+    fn tick_length(&self, now: std::time::Instant) -> Duration {
+        if self.roster.is_starting() || self.passive.is_busy(&self.roster.members, now) {
+            TICK
+        } else {
+            TICK_IDLE
+        }
     }
 
     /// Publishes the endpoints as they are now, if that is something new; tells once that the
@@ -122,6 +135,8 @@ const EPOCH_FIRST: u64 = 1;
 pub(super) const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 /// How often outcomes are taken over, and ejections, breakers and slow starts move on.
 const TICK: Duration = Duration::from_millis(25);
+/// The same while requests fare well: the first failures wait so long at most.
+const TICK_IDLE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

@@ -5,15 +5,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::HealthConfig;
 use crate::health::agent::{self, Agent};
+use crate::health::pulse::Pulse;
 use crate::health::{News, Report, jitter};
 
 /// The asking of one agent.
@@ -26,6 +28,7 @@ pub struct AgentWatch {
     address: watch::Receiver<Option<SocketAddr>>,
     interval: Duration,
     timeout: Duration,
+    pulse: Arc<Pulse>,
     agent: Agent,
     /// Whether it answered when it was last asked.
     is_reached: bool,
@@ -38,6 +41,7 @@ impl AgentWatch {
         port: u16,
         address: watch::Receiver<Option<SocketAddr>>,
         config: &HealthConfig,
+        pulse: Arc<Pulse>,
     ) -> AgentWatch {
         AgentWatch {
             index,
@@ -46,6 +50,7 @@ impl AgentWatch {
             address,
             interval: config.interval,
             timeout: config.timeout,
+            pulse,
             agent: Agent::SILENT,
             is_reached: true,
         }
@@ -66,7 +71,7 @@ impl AgentWatch {
             }
             let period = self.interval.saturating_add(jitter(self.interval, fastrand::u64(..)));
             tokio::select! {
-                () = sleep(period.saturating_sub(started.elapsed())) => {}
+                () = sleep_until(self.pulse.together(started, period)) => {}
                 moved = self.address.changed() => if moved.is_err() { return },
             }
         }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::{BackendConfig, HealthConfig};
 use crate::error::StartError;
@@ -130,7 +130,14 @@ impl Watch {
     pub fn agent(&self) -> Option<AgentWatch> {
         let port = self.config.agent_port?;
         let address = self.address.subscribe();
-        Some(AgentWatch::new(self.index, &self.id, port, address, &self.config))
+        Some(AgentWatch::new(
+            self.index,
+            &self.id,
+            port,
+            address,
+            &self.config,
+            Arc::clone(&self.pulse),
+        ))
     }
 
     /// Probes at once and then at each interval, until nobody takes news any more.
@@ -153,7 +160,7 @@ impl Watch {
             }
             let interval = self.health.interval(&self.config);
             let period = interval.saturating_add(jitter(interval, fastrand::u64(..)));
-            sleep(period.saturating_sub(started.elapsed())).await;
+            sleep_until(self.pulse.together(started, period)).await;
         }
     }
 

@@ -1,12 +1,10 @@
 //! Ejections and breakers, by the outcomes and counts of requests.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use super::*;
 use crate::config::{Config, InitialHealth, Mode};
 use crate::control::tests::{backend, config};
-use crate::health::breaker::Breaker;
 use crate::upstream::endpoint::Slot;
 use crate::upstream::outcome::{self, Kind};
 
