@@ -28,6 +28,8 @@ pub enum Retry {
 pub enum Class {
     /// A connection lost before an answer began.
     Lost,
+    /// An endpoint that went down before an answer began.
+    Down,
     /// An answer whose head did not come in time.
     TimedOut,
     /// An answer that breaks the grammar.
@@ -154,6 +156,8 @@ pub enum Cause {
     ConnectTimeout,
     /// The endpoint's connection ended before the first byte of an answer.
     BackendLost,
+    /// The endpoint went down before the first byte of an answer.
+    BackendDown,
     /// The endpoint's response head breaks the grammar or its framing is in doubt.
     ResponseInvalid,
     /// The endpoint's response head is longer than `--head-bytes-max`, or has too many headers.
@@ -176,7 +180,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Cause; 53] = [
+    pub const ALL: [Cause; 54] = [
         Cause::RequestIsTls,
         Cause::RequestSyntax,
         Cause::RequestBareLineEnd,
@@ -221,6 +225,7 @@ impl Cause {
         Cause::ConnectFailed,
         Cause::ConnectTimeout,
         Cause::BackendLost,
+        Cause::BackendDown,
         Cause::ResponseInvalid,
         Cause::ResponseHeadTooLarge,
         Cause::ResponseTimeout,

@@ -38,6 +38,7 @@ fn endpoints(weight_of: impl Fn(u32) -> u32) -> Vec<Endpoint> {
         weight: weight_of(number) * WEIGHT_UNIT,
         tier: Tier::Primary,
         standing: Standing::Open,
+        is_sick: false,
         limits: Arc::new(Limits::new(None, None, None)),
     };
     (0..ENDPOINTS).map(endpoint).collect()

@@ -23,6 +23,9 @@ pub struct RetryConfig {
 pub struct RetryOn {
     /// A connection lost before an answer began.
     pub lost: bool,
+    /// An endpoint that went down, or was ejected, before an answer began, as long as another
+    /// endpoint can be asked.
+    pub down: bool,
     /// An answer whose head did not come in time.
     pub timeout: bool,
     /// An answer that breaks the grammar.

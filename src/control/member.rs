@@ -79,6 +79,7 @@ impl Member {
                 weight,
                 tier: if backend.is_backup { Tier::Backup } else { Tier::Primary },
                 standing: Standing::Out,
+                is_sick: false,
                 limits: Limits::new(backend.conns_max, breaker.requests_max, breaker.pending_max)
                     .into(),
             },
@@ -115,6 +116,12 @@ impl Member {
     pub(super) fn is_fit(&self) -> bool {
         let is_closed = matches!(self.breaker, Breaker::Closed(_));
         self.is_up() && is_closed && !self.ejection.is_ejected()
+    }
+
+    /// Whether what waits for its answer had better go elsewhere.
+    pub(super) fn is_sick(&self) -> bool {
+        let is_down = self.is_judged && !self.is_up() && self.mode() != Mode::Maintenance;
+        is_down || self.ejection.is_ejected()
     }
 
     /// Whether it takes all requests, or would if its pool is panicking.

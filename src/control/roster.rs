@@ -94,9 +94,11 @@ impl Roster {
         for member in &mut self.members {
             let standing = member.standing(self.is_panicking);
             let weight = member.weight(now, self.slow_start);
+            let is_sick = member.is_sick();
             let shown = &mut member.endpoint;
-            is_change |= (shown.standing, shown.weight) != (standing, weight);
-            (shown.standing, shown.weight) = (standing, weight);
+            is_change |=
+                (shown.standing, shown.weight, shown.is_sick) != (standing, weight, is_sick);
+            (shown.standing, shown.weight, shown.is_sick) = (standing, weight, is_sick);
             is_change |= std::mem::take(&mut member.has_moved);
         }
         is_change

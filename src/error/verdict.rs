@@ -134,6 +134,13 @@ impl Cause {
                 "connection_terminated",
                 "the backend closed the connection before it answered",
             ),
+            C::BackendDown => fail(
+                502,
+                Retry::IfIdempotent(Class::Down),
+                "backend-down",
+                "destination_unavailable",
+                "the backend went down before it answered",
+            ),
             C::ResponseInvalid => fail(
                 502,
                 Retry::IfIdempotent(Class::Invalid),

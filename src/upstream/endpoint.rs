@@ -62,6 +62,8 @@ pub struct Endpoint {
     pub tier: Tier,
     /// What requests it takes.
     pub standing: Standing,
+    /// Whether it is down or ejected: what waits for its answer had better go elsewhere.
+    pub is_sick: bool,
     /// How much it takes at once.
     pub limits: Arc<Limits>,
 }

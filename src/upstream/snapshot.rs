@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use crate::config::BalanceConfig;
 use crate::upstream::balance::Balance;
-use crate::upstream::endpoint::{Endpoint, Tier};
+use crate::upstream::endpoint::{Endpoint, Slot, Tier};
 use crate::upstream::sticky;
 
 /// The one pointer to the snapshot in force.
@@ -84,6 +84,14 @@ impl Pool {
             endpoints,
             is_panicking: false,
         }
+    }
+}
+
+impl Pool {
+    /// The index of the endpoint in this slot.
+    #[must_use]
+    pub fn index_of(&self, slot: Slot) -> Option<usize> {
+        self.endpoints.iter().position(|endpoint| endpoint.slot == slot)
     }
 }
 

@@ -131,6 +131,7 @@ mod tests {
             weight: WEIGHT_UNIT,
             tier: Tier::Primary,
             standing,
+            is_sick: false,
             limits: Arc::new(Limits::new(None, None, None)),
         }
     }

@@ -51,6 +51,9 @@ pub async fn run(
     let connected = connect(worker, address, way).await;
     let relayed = match connected {
         Ok(mut backend) => {
+            let is_whole = request.body.is_complete() && request.is_held;
+            let may_leave = is_whole && may_repeat.elsewhere && worker.config.retry.on.down;
+            backend.deadline.set_may_leave(may_leave.then_some(slot));
             let relayed = relay(worker, client, peer, &mut backend, buffer, request, terms).await;
             relayed.map(|relayed| (backend, relayed))
         }

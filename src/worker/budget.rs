@@ -64,7 +64,7 @@ mod tests {
     use crate::config::RetryOn;
 
     fn config(budget_percent: u32, budget_per_second: u32) -> RetryConfig {
-        let on = RetryOn { lost: true, timeout: false, invalid: false, statuses: None };
+        let on = RetryOn { lost: true, down: true, timeout: false, invalid: false, statuses: None };
         RetryConfig { retries_max: 3, on, body_bytes_max: 0, budget_percent, budget_per_second }
     }
 

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::sys::{self, Side, shutdown};
+use crate::upstream::endpoint::Slot as Endpoint;
 use crate::worker::event::Event;
 use slot::{NOBODY, Slot};
 
@@ -129,10 +130,11 @@ impl Deadlines {
     }
 
     /// Ends the waits for endpoints that are down, where another one may be tried instead.
-    pub fn leave(&self, is_down: impl Fn(u32) -> bool) {
+    pub fn leave(&self, is_down: impl Fn(Endpoint) -> bool) {
         for slot in self.slots.borrow_mut().iter_mut().filter(|slot| slot.in_use) {
             if slot.may_leave.is_some_and(&is_down) {
                 slot.may_leave = None;
+                slot.has_left = true;
                 shutdown(slot.fd, Side::Both);
             }
         }
@@ -257,8 +259,14 @@ impl Deadline {
 
     /// Says whether the wait for this backend's answer may be ended when its endpoint, in this
     /// slot, goes down: the request can be tried on another one.
-    pub fn set_may_leave(&self, endpoint: Option<u32>) {
+    pub fn set_may_leave(&self, endpoint: Option<Endpoint>) {
         self.with(|slot| slot.may_leave = endpoint);
+    }
+
+    /// Whether the wait for this backend's answer was ended because its endpoint went down.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.with(|slot| slot.has_left)
     }
 
     /// Whether the client left while it waited.

@@ -131,6 +131,7 @@ impl<'a> Downlink<'a> {
                 0 => Lost::BeforeHead(failure),
                 _ => Lost::BeforeHead(shown(failure.cause)),
             })?;
+            self.backend.set_may_leave(None);
             let is_final = !head.is_interim;
             interims += usize::from(head.is_interim);
             if interims > INTERIM_HEADS_MAX {
@@ -188,6 +189,8 @@ impl<'a> Downlink<'a> {
             let read = buffers.from_backend.fill(self.receiver).await;
             let cause = if self.client.is_gone() {
                 Cause::ClientLeft
+            } else if self.backend.has_left() && !has_bytes {
+                Cause::BackendDown
             } else if self.backend.expired(Wait::Read) || self.backend.expired(Wait::Write) {
                 Cause::ResponseTimeout
             } else if matches!(read, Ok(1..)) {

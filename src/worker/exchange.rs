@@ -44,12 +44,12 @@ async fn try_endpoints(
     buffer: &mut Buffer,
     request: &mut Request,
 ) -> After {
-    let (mut tried, mut retries) = (Tried::default(), Retries::default());
+    let (mut tried, mut retries) = (Tried::none(), Retries::default());
     let mut placed = placement::find(worker, client, request, &tried).await;
     let mut cause = None;
     while let Ok(placement) = placed {
-        let index = placement.index;
-        tried.add(index);
+        let (index, slot) = (placement.index, placement.slot);
+        tried.add(slot);
         let may_repeat = may_repeat(worker, request, &tried, retries);
         let attempt =
             attempt::run(worker, client, peer, buffer, request, placement, may_repeat).await;
@@ -71,10 +71,11 @@ async fn try_endpoints(
         retries.count += 1;
         retries.after_sent += u32::from(failure.progress != Progress::Untouched);
         request.scratch.answer.from_backend.clear();
+        request.renew(worker);
         placed = placement::find(worker, client, request, &tried).await;
         // A lost connection says little about its endpoint: rather that one than none.
         if failure.cause == Cause::BackendLost && matches!(placed, Err(Cause::NoEndpoint)) {
-            placed = placement::find_again(worker, request, index);
+            placed = placement::find_again(worker, request, slot);
         }
         cause = Some(failure.cause);
     }
@@ -88,9 +89,7 @@ async fn try_endpoints(
 fn may_repeat(worker: &Worker, request: &Request, tried: &Tried, retries: Retries) -> MayRepeat {
     let retry = &worker.config.retry;
     let after_sent = retry::may_follow_sent(request.is_idempotent, retries, retry);
-    // Only an answer that is given up for another one must know whether there is one.
-    let elsewhere =
-        after_sent && retry.on.statuses.is_some() && tried.has_other(request.endpoints());
+    let elsewhere = after_sent && tried.has_other(request.endpoints());
     MayRepeat { after_sent, elsewhere }
 }
 

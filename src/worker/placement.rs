@@ -54,10 +54,10 @@ pub struct Share {
     which: fn(&Limits) -> Option<&Limit>,
 }
 
-/// The endpoints that a request was tried on, by their index.
-#[derive(Clone, Copy, Debug, Default)]
+/// The endpoints that a request was tried on.
+#[derive(Clone, Copy, Debug)]
 pub struct Tried {
-    indices: [u16; TRIED_MAX],
+    slots: [Slot; TRIED_MAX],
     count: usize,
 }
 
@@ -94,9 +94,10 @@ pub async fn find(
 ///
 /// # Errors
 /// `EndpointsBusy` when its limits do not allow that.
-pub fn find_again(worker: &Worker, request: &Request, index: usize) -> Result<Placement, Cause> {
+pub fn find_again(worker: &Worker, request: &Request, slot: Slot) -> Result<Placement, Cause> {
     let pool = request.endpoints();
-    let (tried, may_take_place) = (Tried::of(index), worker.queue.is_empty());
+    let Some(index) = pool.index_of(slot) else { return Err(Cause::NoEndpoint) };
+    let (tried, may_take_place) = (Tried::of(slot), worker.queue.is_empty());
     let now = Instant::now();
     let attempt = Attempt { worker, request, pool, tried: &tried, may_take_place, now };
     attempt.enter(index, &pool.endpoints[index]).map_err(Shortage::cause)
@@ -167,8 +168,11 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// The endpoint that the request's session is on; `None` where that cannot decide.
     fn on_session_endpoint(&self) -> Option<Result<Placement, Shortage>> {
-        let index = self.request.session.filter(|index| !self.tried.contains(*index))?;
-        let endpoint = self.pool.endpoints.get(index).filter(|it| it.keeps_sessions())?;
+        let index = self.request.session?;
+        let endpoint = self.pool.endpoints.get(index)?;
+        if !endpoint.keeps_sessions() || self.tried.contains(endpoint.slot) {
+            return None;
+        }
         match self.enter(index, endpoint) {
             Err(Shortage::Busy) => None,
             entered => Some(entered),
@@ -177,7 +181,7 @@ impl Attempt<'_> {
 
     fn by_policy(&self) -> Result<Placement, Shortage> {
         for _ in 0..LOOKS_MAX {
-            let is_free = |index: usize| !self.tried.contains(index) && self.has_room(index);
+            let is_free = |index: usize| self.is_free(index);
             let picked = self.worker.pick(self.pool, self.request, self.now, is_free);
             let Some(endpoint) = picked.and_then(|index| self.pool.endpoints.get(index)) else {
                 break;
@@ -190,10 +194,10 @@ impl Attempt<'_> {
         Err(self.shortage())
     }
 
-    /// Whether the endpoint could be entered just now.
-    fn has_room(&self, index: usize) -> bool {
-        let Some(endpoint) = self.pool.endpoints.get(index) else { return false };
-        self.shortage_on(endpoint).is_none()
+    /// Whether the endpoint was not tried and could be entered just now.
+    fn is_free(&self, index: usize) -> bool {
+        let endpoint = self.pool.endpoints.get(index);
+        endpoint.is_some_and(|it| !self.tried.contains(it.slot) && self.shortage_on(it).is_none())
     }
 
     fn shortage_on(&self, endpoint: &Endpoint) -> Option<Shortage> {
@@ -273,8 +277,8 @@ impl Attempt<'_> {
     /// Why none could be picked: it is best to wait, where that can help.
     fn shortage(&self) -> Shortage {
         let mut found = Shortage::Nothing;
-        for (index, endpoint) in self.pool.endpoints.iter().enumerate() {
-            if self.tried.contains(index) || !endpoint.is_eligible() {
+        for endpoint in &self.pool.endpoints {
+            if self.tried.contains(endpoint.slot) || !endpoint.is_eligible() {
                 continue;
             }
             match self.shortage_on(endpoint) {
@@ -316,30 +320,36 @@ impl Drop for Share {
 }
 
 impl Tried {
+    /// None.
+    #[must_use]
+    pub fn none() -> Tried {
+        let nobody = Slot { number: u32::MAX, generation: 0 };
+        Tried { slots: [nobody; TRIED_MAX], count: 0 }
+    }
+
     /// Only this one.
-    fn of(index: usize) -> Tried {
-        let mut tried = Tried::default();
-        tried.add(index);
+    fn of(slot: Slot) -> Tried {
+        let mut tried = Tried::none();
+        tried.add(slot);
         tried
     }
 
     /// Whether there is an eligible endpoint that was not tried.
     #[must_use]
     pub fn has_other(&self, pool: &Pool) -> bool {
-        let mut endpoints = pool.endpoints.iter().enumerate();
-        endpoints.any(|(index, endpoint)| endpoint.is_eligible() && !self.contains(index))
+        pool.endpoints.iter().any(|it| it.is_eligible() && !self.contains(it.slot))
     }
 
     /// Adds one more.
-    pub fn add(&mut self, index: usize) {
-        if let (Some(place), Ok(index)) = (self.indices.get_mut(self.count), u16::try_from(index)) {
-            *place = index;
+    pub fn add(&mut self, slot: Slot) {
+        if let Some(place) = self.slots.get_mut(self.count) {
+            *place = slot;
             self.count += 1;
         }
     }
 
-    fn contains(&self, index: usize) -> bool {
-        self.indices.iter().take(self.count).any(|tried| usize::from(*tried) == index)
+    fn contains(&self, slot: Slot) -> bool {
+        self.slots.iter().take(self.count).any(|tried| *tried == slot)
     }
 }
 

@@ -47,7 +47,7 @@ pub struct Request {
     pub hash: u64,
     /// The index of the endpoint that its session is on.
     pub session: Option<usize>,
-    /// What it is placed by, through all its attempts.
+    /// What its attempt is placed by.
     pub snapshot: Rc<Held>,
     /// Where it goes.
     pub pool: PoolId,
@@ -135,6 +135,17 @@ impl Request {
         let held = (self.scratch.request.len() - self.head_bytes) as u64;
         let bytes_max = worker.config.retry.body_bytes_max as u64;
         self.is_idempotent && self.is_held && held + self.body.bytes_left() <= bytes_max
+    }
+
+    /// From now on it is placed by the snapshot in force: what was known when it came may be old.
+    pub fn renew(&mut self, worker: &Worker) {
+        let latest = worker.snapshot();
+        if !Rc::ptr_eq(&latest, &self.snapshot) {
+            let session = self.session.and_then(|index| self.endpoints().endpoints.get(index));
+            let slot = session.map(|endpoint| endpoint.slot);
+            self.snapshot = latest;
+            self.session = slot.and_then(|slot| self.endpoints().index_of(slot));
+        }
     }
 
     /// The pool it goes to.

@@ -60,6 +60,7 @@ pub fn is_asked(failure: Failure, on: &RetryOn) -> bool {
         Retry::Never => false,
         Retry::Always => true,
         Retry::IfIdempotent(Class::Lost) => on.lost && failure.progress == Progress::Sent,
+        Retry::IfIdempotent(Class::Down) => on.down && failure.progress == Progress::Sent,
         Retry::IfIdempotent(Class::TimedOut) => on.timeout,
         Retry::IfIdempotent(Class::Invalid) => on.invalid,
         Retry::IfIdempotent(Class::Status) => on.statuses.is_some(),
@@ -75,7 +76,8 @@ mod tests {
     use crate::config::Statuses;
     use crate::error::Cause;
 
-    const DEFAULT: RetryOn = RetryOn { lost: true, timeout: false, invalid: false, statuses: None };
+    const DEFAULT: RetryOn =
+        RetryOn { lost: true, down: true, timeout: false, invalid: false, statuses: None };
 
     fn config(on: RetryOn) -> RetryConfig {
         let (budget_percent, budget_per_second) = (20, 3);
@@ -102,6 +104,7 @@ mod tests {
                 (Cause::ConnectTimeout, Progress::Untouched, true, true),
                 (Cause::BackendLost, Progress::Untouched, true, true),
                 (Cause::BackendLost, Progress::Sent, true, false),
+                (Cause::BackendDown, Progress::Sent, true, false),
                 (Cause::BackendLost, Progress::ResponseStarted, false, false),
                 (Cause::BackendLost, Progress::Shown, false, false),
                 (Cause::ResponseTimeout, Progress::Sent, false, false),
@@ -114,7 +117,7 @@ mod tests {
     #[test]
     fn more_is_tried_again_where_that_is_asked_for() {
         let statuses = Some(Statuses(vec![500..=599]));
-        let all = RetryOn { lost: true, timeout: true, invalid: true, statuses };
+        let all = RetryOn { lost: true, down: true, timeout: true, invalid: true, statuses };
         check(
             &config(all),
             &[
@@ -126,7 +129,7 @@ mod tests {
                 (Cause::ClientBodyTimeout, Progress::Sent, false, false),
             ],
         );
-        let none = RetryOn { lost: false, ..DEFAULT };
+        let none = RetryOn { lost: false, down: false, ..DEFAULT };
         check(
             &config(none),
             &[

@@ -215,6 +215,16 @@ impl Worker {
         is_affordable
     }
 
+    /// Ends the waits for the answers of endpoints that are down, if there is one that is not.
+    pub fn leave_sick_endpoints(&self) {
+        let snapshot = self.snapshot();
+        let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
+        let sick: Vec<Slot> = endpoints.clone().filter(|it| it.is_sick).map(|it| it.slot).collect();
+        if !sick.is_empty() && endpoints.clone().any(Endpoint::is_eligible) {
+            self.deadlines.leave(|slot| sick.contains(&slot));
+        }
+    }
+
     /// Moves the window of the retry budget on.
     pub fn mark_budget(&self) {
         self.budget.mark(self.retry_counts());

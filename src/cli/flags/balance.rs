@@ -92,12 +92,13 @@ pub(in crate::cli) struct RetryArgs {
         value_parser = number(0, 10))]
     pub(in crate::cli) retries: u32,
     /// What is tried again, separated by commas: lost (the connection ended before an answer
-    /// began), timeout (of the answer), invalid (an answer that breaks the grammar), and statuses
+    /// began), down (the backend went down or was ejected before that, and there is another),
+    /// timeout (of the answer), invalid (an answer that breaks the grammar), and statuses
     /// as in 503 or 500-599; or none.
     ///
     /// A connection that cannot be made is always tried again, since nothing was sent; all else
     /// only for idempotent methods [limits of statuses: 400 to 599].
-    #[arg(long, value_name = "LIST", default_value = "lost", env = "CORELANE_RETRY_ON",
+    #[arg(long, value_name = "LIST", default_value = "lost,down", env = "CORELANE_RETRY_ON",
         value_parser = parse_retry_on)]
     pub(in crate::cli) retry_on: RetryOn,
     /// The most bytes of a request's body that are held to be sent again; with a longer one a

@@ -5,7 +5,8 @@ use crate::config::RetryOn;
 
 /// Reads `none`, or a list of `lost`, `timeout`, `invalid` and statuses.
 pub(in crate::cli) fn parse_retry_on(text: &str) -> Result<RetryOn, String> {
-    let mut on = RetryOn { lost: false, timeout: false, invalid: false, statuses: None };
+    let mut on =
+        RetryOn { lost: false, down: false, timeout: false, invalid: false, statuses: None };
     if text == "none" {
         return Ok(on);
     }
@@ -13,6 +14,7 @@ pub(in crate::cli) fn parse_retry_on(text: &str) -> Result<RetryOn, String> {
     for word in text.split(',') {
         match word {
             "lost" => on.lost = true,
+            "down" => on.down = true,
             "timeout" => on.timeout = true,
             "invalid" => on.invalid = true,
             "none" => return Err("none stands alone".to_owned()),
@@ -28,4 +30,4 @@ pub(in crate::cli) fn parse_retry_on(text: &str) -> Result<RetryOn, String> {
 
 /// An answer below is none of a failed request.
 const STATUS_MIN: u16 = 400;
-const WORDS: &str = "lost, timeout, invalid, none, and statuses like 503 or 500-599";
+const WORDS: &str = "lost, down, timeout, invalid, none, and statuses like 503 or 500-599";

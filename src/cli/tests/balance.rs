@@ -181,11 +181,14 @@ fn retries_are_limited_in_number_size_and_share() {
 
 #[test]
 fn what_is_tried_again_is_a_list() {
-    let none = RetryOn { lost: false, timeout: false, invalid: false, statuses: None };
+    let none = RetryOn { lost: false, down: false, timeout: false, invalid: false, statuses: None };
     let on = |text: &str| config_of(&format!("--retry-on {text}")).unwrap().retry.on;
-    assert_eq!(config_of("").unwrap().retry.on, RetryOn { lost: true, ..none.clone() });
+    assert_eq!(config_of("").unwrap().retry.on, RetryOn { lost: true, down: true, ..none.clone() });
     assert_eq!(on("none"), none);
-    assert_eq!(on("timeout,invalid"), RetryOn { timeout: true, invalid: true, ..none.clone() });
+    assert_eq!(
+        on("timeout,invalid,down"),
+        RetryOn { down: true, timeout: true, invalid: true, ..none.clone() }
+    );
     let statuses = Some(Statuses(vec![429..=429, 500..=502, 504..=504]));
     assert_eq!(on("504,lost,501-502,429,500-501"), RetryOn { lost: true, statuses, ..none });
     for (text, reason) in [

@@ -51,6 +51,7 @@ fn endpoints_of(weights: &[u32]) -> Vec<Endpoint> {
             weight: weight * WEIGHT_UNIT,
             tier: Tier::Primary,
             standing: Standing::Open,
+            is_sick: false,
             limits: Arc::new(Limits::new(None, None, None)),
         })
         .collect()

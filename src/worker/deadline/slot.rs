@@ -4,6 +4,7 @@
 use std::os::fd::RawFd;
 
 use crate::sys::{self, Pending, Side, shutdown};
+use crate::upstream::endpoint::Slot as Endpoint;
 use crate::worker::deadline::Role;
 
 /// A place in the table; milliseconds count from the table's start, 0 is never.
@@ -26,7 +27,9 @@ pub(super) struct Slot {
     pub(super) write_queue: u32,
     /// The slot number of the endpoint that a backend's connection is to, while its request would
     /// rather be tried on another one than wait for one that is down.
-    pub(super) may_leave: Option<u32>,
+    pub(super) may_leave: Option<Endpoint>,
+    /// Whether that has happened.
+    pub(super) has_left: bool,
     /// Since when a client waits for a backend, and for which.
     pub(super) waiting_since: u64,
     pub(super) waiting_for: (usize, u32),
@@ -50,6 +53,7 @@ impl Slot {
             write_progress: 0,
             write_queue: 0,
             may_leave: None,
+            has_left: false,
             waiting_since: 0,
             waiting_for: NOBODY,
         }
