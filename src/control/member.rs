@@ -120,7 +120,7 @@ impl Member {
 
     /// Whether what waits for its answer had better go elsewhere.
     pub(super) fn is_sick(&self) -> bool {
-        let is_down = self.is_judged && !self.is_up() && self.mode() != Mode::Maintenance;
+        let is_down = !self.is_up() && self.mode() != Mode::Maintenance;
         is_down || self.ejection.is_ejected()
     }
 
