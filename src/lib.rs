@@ -11,11 +11,13 @@
 //! | 3 | [`worker`] | pins a thread, builds its runtime, starts its tasks |
 //! | 4 | [`worker::listener`] | accepts a connection when there is a place ([`worker::places`]), starts its task behind a panic boundary ([`panic`](mod@panic)) |
 //! | 5 | [`worker::connection`] | receives a head, runs the exchange, again; closes |
-//! | 6 | [`worker::request`] | [`http1::request`] reads the head, [`upstream::route`] finds its pool, [`http1::forward`] writes it for the backend |
-//! | 7 | [`worker::exchange`] | [`upstream::balance`] picks an endpoint, [`upstream::pool`] or [`upstream::connect`] gives a connection, one send; retries |
-//! | 8 | [`worker::relay`] → [`worker::upload`], [`worker::download`] | moves bodies; [`http1::response`] reads the answer's head, [`http1::framing`] finds its end |
-//! | 9 | [`worker::tunnel`] | after a 101, or a 2xx to CONNECT: bytes both ways |
-//! | 10 | [`worker::answer`] | where no backend's answer can be had: the row of [`error::Cause`] as [`http1::reply`] writes it |
+//! | 6 | [`worker::request`] | [`http1::request`] reads the head, [`upstream::route`] finds its pool, [`upstream::hash`] and [`upstream::sticky`] what places it, [`http1::forward`] writes it for the backend |
+//! | 7 | [`worker::exchange`] | attempts it on one endpoint after the other, as far as [`worker::retry`] and [`worker::budget`] allow |
+//! | 8 | [`worker::placement`] | the session's endpoint, or the one that [`upstream::balance`] picks, within its limits ([`upstream::limit`]); a connection from [`upstream::pool`]; a wait in [`worker::queue`] where all places are taken |
+//! | 9 | [`worker::attempt`] | [`upstream::connect`] where the pool had no connection, one send; keeps the connection; tells how the endpoint fared ([`upstream::outcome`]) |
+//! | 10 | [`worker::relay`] → [`worker::upload`], [`worker::download`] | moves bodies; [`http1::response`] reads the answer's head, [`http1::framing`] finds its end |
+//! | 11 | [`worker::tunnel`] | after a 101, or a 2xx to CONNECT: bytes both ways |
+//! | 12 | [`worker::answer`] | where no backend's answer can be had: the row of [`error::Cause`] as [`http1::reply`] writes it |
 //!
 //! The head for the backend is written before an endpoint is picked: it does not depend on the
 //! endpoint, so one synchronous pass goes from the client's bytes to the backend's bytes, nothing
@@ -40,6 +42,11 @@
 //!   with plain loads and stores, cache-padded, summed by the reader.
 //! - Connections are counted for all workers in [`worker::places`], by one atomic when one comes and
 //!   when one goes: never on a request's way.
+//! - A limit of an endpoint is exact over all workers, so it is one atomic that they share
+//!   ([`upstream::limit`]); endpoints without limits pay nothing. A worker whose requests wait for
+//!   a place is told of a freed one by its mailbox ([`worker::waitlist`]).
+//! - Failures of endpoints go to the control thread through a bounded channel, by `try_send`
+//!   ([`upstream::outcome`]); successes are only counted.
 //! - What reaches a worker comes through its [`worker::mailbox`]: a lock-free queue, and a socket
 //!   pair that its loop reads like any connection.
 //! - Its log lines go to a bounded queue that drops what one writer thread cannot keep up with,
@@ -57,8 +64,9 @@
 //!
 //! A file uses its own layer or lower ones, without cycles; `tests/it/tidy.rs` checks it:
 //!
-//! `sys error config metrics panic` < `http1 upstream::{endpoint,balance,snapshot,route,pool}` <
-//! `worker::{driver,event,join,places,rate,mailbox,deadline,stream,buffer}`
+//! `sys error config metrics panic` <
+//! `http1 upstream::{endpoint,limit,hash,balance,sticky,snapshot,route,outcome,patience,pool}` <
+//! `worker::{driver,event,join,places,rate,mailbox,waitlist,deadline,stream,buffer}`
 //! `upstream::connect` < `health worker` < `control demo` < `server` < `cli main`.
 //!
 //! Users know a backend, which has a name and is given by a flag; the code calls what a snapshot
@@ -71,8 +79,8 @@
 //! 3. Every buffer, queue, count of headers, count of retries and pool has a limit.
 //! 4. A connection on which an operation was dropped, or whose framing is in doubt, is closed.
 //! 5. Bytes that could be read two ways are never forwarded: they are refused or normalised.
-//! 6. Time and randomness are arguments of the pure parts (`health::judge`, `upstream::balance`,
-//!    `upstream::pool`), so their tests need no clock.
+//! 6. Time and randomness are arguments of the pure parts (`health::{judge,outlier,breaker}`,
+//!    `control::member`, `upstream::{balance,patience,pool}`, `worker::{retry,budget}`), so their tests need no clock.
 
 pub mod cli;
 pub mod config;

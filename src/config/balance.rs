@@ -1,5 +1,6 @@
 //! How a pool picks an endpoint, keeps sessions on theirs, and lets requests wait for one.
 
+use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub enum HashKey {
 }
 
 /// The cookie that keeps a session on its endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StickyConfig {
     /// Its name, a token.
     pub name: String,
@@ -78,6 +79,13 @@ pub struct StickyConfig {
     pub same_site: Option<SameSite>,
     /// What keys the hash of an endpoint's id; processes that share it share sessions.
     pub secret: Vec<u8>,
+}
+
+impl fmt::Debug for StickyConfig {
+    /// Leaves the secret out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StickyConfig").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Which requests from other sites a cookie comes with (RFC 6265bis §4.1.2.7).
