@@ -20,6 +20,8 @@ mod bodies;
 mod corpus;
 /// The answers of tests/data through the proxy, judged by the same reader.
 mod corpus_answers;
+/// Requests at once and connections in the making: over their limits 503 at once.
+mod busy;
 /// `corelane demo` and `corelane backend`.
 mod demo;
 /// Random requests through the proxy to hyper: it sees what is answered, and nothing else.
@@ -28,6 +30,8 @@ mod differential;
 mod drain;
 /// The main scenarios again on each driver, and the well-known load generators.
 mod drivers;
+/// Requests that meet the end of the connection they are sent on.
+// mod keepalive;
 /// What happens to a request when its backend fails: retries, 502, 504, cut bodies; clients that leave.
 mod failures;
 /// Flags, environment, help, exit code 64; two processes on one address.
@@ -46,8 +50,12 @@ mod limits;
 mod mixture;
 /// Kept connections to backends: how many, how long, and whether they are alive.
 mod pool;
+/// max-conns, the queue before it, and how places pass between workers.
+mod queue;
 /// Random messages through the pure parts, against the strict reader.
 mod properties;
+/// What is tried again, what never, and the budget for it.
+// mod retries;
 /// The same bytes cut at every place, from either side.
 mod splits;
 /// The house rules, checked by reading the source.
