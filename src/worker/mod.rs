@@ -169,7 +169,11 @@ fn obey(worker: &Worker, message: Message) -> bool {
             true
         }
         Message::CloseIdle(slot) => {
-            worker.give_up_idle_of(slot);
+            worker.give_up_idle_to(slot);
+            true
+        }
+        Message::CloseIdleOf(pool) => {
+            worker.give_up_idle_of(pool);
             true
         }
     }

@@ -244,10 +244,21 @@ impl Worker {
         self.faults
     }
 
-    /// Another worker wants a place on this endpoint: gives up an unused connection to it.
-    pub fn give_up_idle_of(&self, slot: Slot) {
-        if self.idle.borrow_mut().evict_from(slot) {
-            tracing::debug!(worker = self.id, slot = slot.number, "gave up an unused connection");
+    /// Another worker wants a place on this endpoint: gives up an unused connection to it, if there
+    /// is one.
+    pub fn give_up_idle_to(&self, slot: Slot) -> bool {
+        self.idle.borrow_mut().evict_from(slot)
+    }
+
+    /// Another worker wants a place on any endpoint of this pool: gives up one unused connection.
+    pub fn give_up_idle_of(&self, pool: PoolId) {
+        let snapshot = self.snapshot();
+        let is_full = |it: &Endpoint| it.limits.conns.as_ref().is_some_and(|it| !it.has_room());
+        let mut endpoints = snapshot.pool(pool).endpoints.iter();
+        let given_up =
+            endpoints.find(|it| it.is_eligible() && is_full(it) && self.give_up_idle_to(it.slot));
+        if let Some(endpoint) = given_up {
+            tracing::debug!(worker = self.id, backend = endpoint.id, "gave up a connection");
         }
     }
 

@@ -16,12 +16,12 @@ mod answers;
 mod balance;
 /// Bodies from nothing to 200 MB through nginx, Python and Node.
 mod bodies;
+/// Requests at once and connections in the making: over their limits 503 at once.
+mod busy;
 /// The requests of tests/data through the proxy, judged by a reader of the tests' own.
 mod corpus;
 /// The answers of tests/data through the proxy, judged by the same reader.
 mod corpus_answers;
-/// Requests at once and connections in the making: over their limits 503 at once.
-mod busy;
 /// `corelane demo` and `corelane backend`.
 mod demo;
 /// Random requests through the proxy to hyper: it sees what is answered, and nothing else.
@@ -50,10 +50,10 @@ mod limits;
 mod mixture;
 /// Kept connections to backends: how many, how long, and whether they are alive.
 mod pool;
-/// max-conns, the queue before it, and how places pass between workers.
-mod queue;
 /// Random messages through the pure parts, against the strict reader.
 mod properties;
+/// max-conns, the queue before it, and how places pass between workers.
+mod queue;
 /// What is tried again, what never, and the budget for it.
 // mod retries;
 /// The same bytes cut at every place, from either side.
