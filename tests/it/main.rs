@@ -30,8 +30,6 @@ mod differential;
 mod drain;
 /// The main scenarios again on each driver, and the well-known load generators.
 mod drivers;
-/// Requests that meet the end of the connection they are sent on.
-// mod keepalive;
 /// What happens to a request when its backend fails: retries, 502, 504, cut bodies; clients that leave.
 mod failures;
 /// Flags, environment, help, exit code 64; two processes on one address.
@@ -44,6 +42,8 @@ mod headers;
 mod health;
 /// One client's trouble stays its own: stalls, floods, log pipes, panics.
 mod isolation;
+/// Requests that meet the end of the connection they are sent on.
+mod keepalive;
 /// Targets and bodies over their limits, and tunnels: CONNECT and upgrades.
 mod limits;
 /// Random exchanges, many at a time: sizes, framings and cuts of both sides mixed.
@@ -55,7 +55,7 @@ mod properties;
 /// max-conns, the queue before it, and how places pass between workers.
 mod queue;
 /// What is tried again, what never, and the budget for it.
-// mod retries;
+mod retries;
 /// The same bytes cut at every place, from either side.
 mod splits;
 /// The house rules, checked by reading the source.
