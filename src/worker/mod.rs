@@ -192,12 +192,13 @@ async fn sweep(worker: Rc<Worker>) {
         worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
         worker.queue.sweep(now, |client| worker.deadlines.is_gone(client));
         worker.lane().add(Counter::Sweeps);
-        if now.duration_since(tidied) >= TIDY_INTERVAL {
+        let passed = now.duration_since(tidied);
+        if passed >= TIDY_INTERVAL {
             tidied = now;
             // The oldest ones of each endpoint, since each look costs a system call.
             let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
             worker.idle.borrow_mut().sweep(now, LOOKS_MAX, is_alive);
-            worker.mark_budget();
+            worker.mark_budget(passed);
             worker.flush_log();
         }
     }

@@ -21,7 +21,7 @@ use crate::upstream::endpoint::{Endpoint, Slot};
 use crate::upstream::outcome::{Kind, Outcome};
 use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, Pool, PoolId, Published, View};
-use crate::worker::budget::{Budget, Counts};
+use crate::worker::budget::{Budget, Counts, MARK_INTERVAL};
 use crate::worker::buffer::Buffers;
 use crate::worker::causes::{CauseLog, Who};
 use crate::worker::deadline::Deadlines;
@@ -211,9 +211,10 @@ impl Worker {
         is_affordable
     }
 
-    /// Moves the window of the retry budget on.
-    pub fn mark_budget(&self) {
-        self.budget.mark(self.retry_counts());
+    /// Moves the window of the retry budget on by the time that has passed.
+    pub fn mark_budget(&self, passed: Duration) {
+        let intervals = passed.as_millis() / MARK_INTERVAL.as_millis();
+        self.budget.mark(self.retry_counts(), usize::try_from(intervals).unwrap_or(usize::MAX));
     }
 
     fn retry_counts(&self) -> Counts {

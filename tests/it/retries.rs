@@ -60,6 +60,9 @@ fn framed(method: &str, body: &[u8], framing: Framing) -> (String, Vec<u8>) {
     }
 }
 
+/// How a backend is made.
+type Made = fn() -> Upstream;
+
 const FRAMINGS: [Framing; 2] = [Framing::Length(0), Framing::Chunked];
 const GET: &str = "GET / HTTP/1.1\r\nHost: t\r\n\r\n";
 
@@ -188,7 +191,7 @@ const POST: &str = "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nhi";
 #[test]
 fn a_post_runs_once_whatever_is_to_be_tried_again() {
     let flags = |flags: Flags| flags.with("--backend-response-timeout", "300ms");
-    let backends: [(fn() -> Upstream, u16); 4] =
+    let backends: [(Made, u16); 4] =
         [(losing, 502), (garbling, 502), (hanging, 504), (|| failing(500), 500)];
     for (backend, status) in backends {
         let (answer, attempts) = attempts_of(backend, POST, flags);
@@ -198,7 +201,7 @@ fn a_post_runs_once_whatever_is_to_be_tried_again() {
 
 #[test]
 fn each_failure_is_tried_again_on_another_backend_if_that_was_asked_for() {
-    let backends: [(&str, fn() -> Upstream, u16); 5] = [
+    let backends: [(&str, Made, u16); 5] = [
         ("lost", losing, 502),
         ("timeout", hanging, 504),
         ("invalid", garbling, 502),
@@ -288,7 +291,7 @@ fn a_client_that_waits_for_a_100_gets_one_clean_answer() {
             }
         })
     };
-    let backends: [(fn() -> Upstream, u16); 2] = [(lost_at_once, 502), (failing_at_once, 500)];
+    let backends: [(Made, u16); 2] = [(lost_at_once, 502), (failing_at_once, 500)];
     for (backend, status) in backends {
         let (one, two) = (backend(), backend());
         let proxy = retrying(&[&one, &two], "lost,500").start();
