@@ -31,13 +31,16 @@ impl Budget {
         Budget { marks: RefCell::new(VecDeque::from([now])) }
     }
 
-    /// Moves the window on; called once every `MARK_INTERVAL`.
-    pub fn mark(&self, now: Counts) {
+    /// Moves the window on, after so many times `MARK_INTERVAL`: more than one when the worker had
+    /// nothing to look after.
+    pub fn mark(&self, now: Counts, intervals: usize) {
         let mut marks = self.marks.borrow_mut();
-        if marks.len() >= MARKS {
-            marks.pop_front();
+        for _ in 0..intervals.min(MARKS) {
+            if marks.len() >= MARKS {
+                marks.pop_front();
+            }
+            marks.push_back(now);
         }
-        marks.push_back(now);
     }
 
     /// Whether one more retry is within the budget.
@@ -89,12 +92,22 @@ mod tests {
     }
 
     #[test]
+    fn time_without_marks_counts() {
+        let budget = Budget::new(Counts::default());
+        let then = Counts { requests: 30, retries: 30 };
+        budget.mark(then, 1);
+        assert!(!budget.allows(then, &config(20, 3)));
+        budget.mark(then, 3_600);
+        assert!(budget.allows(then, &config(20, 3)));
+    }
+
+    #[test]
     fn what_lies_before_the_window_counts_no_more() {
         let budget = Budget::new(Counts::default());
         let then = Counts { requests: 1_000_000, retries: 100 };
         for _ in 0..MARKS {
             assert!(budget.allows(then, &config(20, 3)));
-            budget.mark(then);
+            budget.mark(then, 1);
         }
         let now = Counts { retries: 130, ..then };
         assert!(!budget.allows(now, &config(20, 3)));

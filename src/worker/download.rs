@@ -54,6 +54,8 @@ pub struct Downlink<'a> {
     sender: &'a mut Sender,
     backend: &'a Deadline,
     receiver: &'a mut Receiver,
+    /// How many interim heads have come.
+    interims: usize,
 }
 
 /// A response head that was read and written for the client.
@@ -78,7 +80,8 @@ impl<'a> Downlink<'a> {
         (client, sender): (&'a Deadline, &'a mut Sender),
         (backend, receiver): (&'a Deadline, &'a mut Receiver),
     ) -> Downlink<'a> {
-        Downlink { worker, facts, terms, uplink, client, sender, backend, receiver }
+        let interims = 0;
+        Downlink { worker, facts, terms, uplink, client, sender, backend, receiver, interims }
     }
 
     /// Moves the response to its end.
@@ -124,23 +127,22 @@ impl<'a> Downlink<'a> {
 
     /// Sends the final head, with what has come of the body, and interim heads before it.
     async fn deliver_head(&mut self, buffers: &mut AnswerBuffers) -> Result<(Head, Body), Lost> {
-        let mut interims = 0;
         loop {
             let shown = |cause| Failure { cause, progress: Progress::Shown };
-            let head = self.read_head(buffers).await.map_err(|failure| match interims {
+            let head = self.read_head(buffers).await.map_err(|failure| match self.interims {
                 0 => Lost::BeforeHead(failure),
                 _ => Lost::BeforeHead(shown(failure.cause)),
             })?;
             self.backend.set_may_leave(None);
             let is_final = !head.is_interim;
-            interims += usize::from(head.is_interim);
-            if interims > INTERIM_HEADS_MAX {
+            self.interims += usize::from(head.is_interim);
+            if self.interims > INTERIM_HEADS_MAX {
                 return Err(Lost::BeforeHead(shown(Cause::ResponseInvalid)));
             }
             let AnswerBuffers { out, from_backend } = &mut *buffers;
             let mut body = Body::new(head.framing, head.output, u64::MAX);
             let rest = from_backend.unread_mut().get_mut(head.bytes..).unwrap_or_default();
-            let taken = body.take(rest).map_err(|_fault| match interims {
+            let taken = body.take(rest).map_err(|_fault| match self.interims {
                 0 => Lost::BeforeHead(started(Cause::ResponseInvalid)),
                 _ => Lost::BeforeHead(shown(Cause::ResponseInvalid)),
             })?;
@@ -268,23 +270,31 @@ impl<'a> Downlink<'a> {
     ///
     /// # Errors
     /// When it stands for a connection that was being closed, or when its status is to be tried
-    /// elsewhere.
+    /// elsewhere; not where there can be no other attempt, since the client gets this answer then.
     fn see(&self, head: &ResponseHead<'_, '_>) -> Result<(), Failure> {
         let Terms { is_reused, is_retryable, has_other, .. } = self.terms;
+        let on = &self.worker.config.retry.on;
+        let is_repeatable = is_retryable && self.interims == 0 && self.is_repeatable_now();
         // A backend that gives an unused connection up may say so, just as a request comes
         // (RFC 9110 §15.5.9).
-        if is_reused && is_retryable && head.status == REQUEST_TIMEOUT && !head.keep_alive {
+        let is_closing = is_reused && head.status == REQUEST_TIMEOUT && !head.keep_alive;
+        if is_closing && on.lost && is_repeatable && self.worker.affords_retry() {
             return Err(Failure { cause: Cause::BackendLost, progress: Progress::Sent });
         }
         let keeps_for = head.keep_alive_seconds.map(|it| Duration::from_secs(u64::from(it)));
         let seen = Seen { status: head.status, at: Instant::now(), keeps_for };
         self.terms.seen.set(Some(seen));
-        let statuses = self.worker.config.retry.on.statuses.as_ref();
-        let is_tried_elsewhere = is_retryable
-            && has_other
-            && self.uplink.is_held.get()
-            && statuses.is_some_and(|statuses| statuses.contains(head.status));
-        if is_tried_elsewhere { Err(started(Cause::ResponseStatus)) } else { Ok(()) }
+        let is_asked = on.statuses.as_ref().is_some_and(|it| it.contains(head.status));
+        if is_asked && has_other && is_repeatable && self.worker.affords_retry() {
+            return Err(started(Cause::ResponseStatus));
+        }
+        Ok(())
+    }
+
+    /// Whether what was read of the request is held, and the rest of it will come: a client that
+    /// waits for a 100 would send none of it.
+    fn is_repeatable_now(&self) -> bool {
+        self.uplink.is_held.get() && !self.uplink.awaits_continue()
     }
 
     /// Reads some of the body; 0 says that the backend ended it.
@@ -301,12 +311,11 @@ impl<'a> Downlink<'a> {
     }
 
     /// Whether a failure may be followed by another attempt, though the request's body is still
-    /// coming. A client that waits for a 100 would send none of it.
+    /// coming.
     #[must_use]
     pub fn may_follow(&self, failure: Failure) -> bool {
         self.terms.is_retryable
-            && self.uplink.is_held.get()
-            && !self.uplink.awaits_continue()
+            && self.is_repeatable_now()
             && retry::is_asked(failure, &self.worker.config.retry.on)
     }
 

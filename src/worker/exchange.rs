@@ -75,7 +75,7 @@ async fn try_endpoints(
         placed = placement::find(worker, client, request, &tried).await;
         // A lost connection says little about its endpoint: rather that one than none.
         if failure.cause == Cause::BackendLost && matches!(placed, Err(Cause::NoEndpoint)) {
-            placed = placement::find_again(worker, request, slot);
+            placed = placement::find_again(worker, client, request, slot).await;
         }
         cause = Some(failure.cause);
     }

@@ -12,6 +12,7 @@ use monoio::io::{CancelHandle, CancelableAsyncReadRent};
 use rustix::io::Errno;
 
 use crate::upstream::endpoint::Slot;
+use crate::upstream::snapshot::PoolId;
 
 /// What a worker can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Message {
     PlaceFreed,
     /// Another worker wants a place on this endpoint: an unused connection to it is to be closed.
     CloseIdle(Slot),
+    /// The same for any endpoint of this pool that has no other place left.
+    CloseIdleOf(PoolId),
 }
 
 /// The senders' side of a worker's mailbox.

@@ -169,7 +169,11 @@ fn obey(worker: &Worker, message: Message) -> bool {
             true
         }
         Message::CloseIdle(slot) => {
-            worker.give_up_idle_of(slot);
+            worker.give_up_idle_to(slot);
+            true
+        }
+        Message::CloseIdleOf(pool) => {
+            worker.give_up_idle_of(pool);
             true
         }
     }
@@ -189,12 +193,13 @@ async fn sweep(worker: Rc<Worker>) {
         worker.leave_sick_endpoints();
         worker.queue.sweep(now, |client| worker.deadlines.is_gone(client));
         worker.lane().add(Counter::Sweeps);
-        if now.duration_since(tidied) >= TIDY_INTERVAL {
+        let passed = now.duration_since(tidied);
+        if passed >= TIDY_INTERVAL {
             tidied = now;
             // The oldest ones of each endpoint, since each look costs a system call.
             let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
             worker.idle.borrow_mut().sweep(now, LOOKS_MAX, is_alive);
-            worker.mark_budget();
+            worker.mark_budget(passed);
             worker.flush_log();
         }
     }

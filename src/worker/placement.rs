@@ -14,6 +14,7 @@ use crate::upstream::endpoint::{Address, Endpoint, Slot, Standing};
 use crate::upstream::limit::{Limit, Limits};
 use crate::upstream::pool::Part;
 use crate::upstream::snapshot::Pool;
+use crate::worker::mailbox::Message;
 use crate::worker::queue::Ticket;
 use crate::worker::request::Request;
 use crate::worker::state::Worker;
@@ -70,6 +71,18 @@ enum Shortage {
     Busy,
     /// All places on them are taken, on this one for instance.
     Full(Slot),
+    /// All places on this one are taken, and no other will do.
+    FullAlone(Slot),
+}
+
+/// What a request looks for.
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    worker: &'a Worker,
+    request: &'a Request,
+    tried: &'a Tried,
+    /// The only endpoint that will do.
+    only: Option<Slot>,
 }
 
 /// Finds an endpoint for an attempt, and waits for a place on one if need be.
@@ -83,77 +96,83 @@ pub async fn find(
     request: &Request,
     tried: &Tried,
 ) -> Result<Placement, Cause> {
-    match look(worker, request, tried, None) {
-        Ok(placement) => Ok(placement),
-        Err(Shortage::Full(slot)) => wait(worker, client, request, tried, slot).await,
-        Err(shortage) => Err(shortage.cause()),
-    }
+    Search { worker, request, tried, only: None }.run(client).await
 }
 
-/// The same endpoint once more, on a new connection.
+/// The same endpoint once more, on a new connection; waits for a place on it if need be.
 ///
 /// # Errors
-/// `EndpointsBusy` when its limits do not allow that.
-pub fn find_again(worker: &Worker, request: &Request, slot: Slot) -> Result<Placement, Cause> {
-    let pool = request.endpoints();
-    let Some(index) = pool.index_of(slot) else { return Err(Cause::NoEndpoint) };
-    let (tried, may_take_place) = (Tried::of(slot), worker.queue.is_empty());
-    let now = Instant::now();
-    let attempt = Attempt { worker, request, pool, tried: &tried, may_take_place, now };
-    attempt.enter(index, &pool.endpoints[index]).map_err(Shortage::cause)
-}
-
-/// Waits in the queue until there is a place.
-async fn wait(
+/// As `find`.
+pub async fn find_again(
     worker: &Worker,
     client: &Stream,
     request: &Request,
-    tried: &Tried,
-    wanted: Slot,
+    slot: Slot,
 ) -> Result<Placement, Cause> {
-    let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id()) else {
-        return Err(Cause::QueueFull);
-    };
-    worker.lane().add(Counter::Queued);
-    let until = Instant::now() + worker.config.queue.timeout;
-    let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, entry);
-    worker.waitlist.ask_for(wanted, worker.id());
-    let found = loop {
-        if ticket.is_turn() {
-            match look(worker, request, tried, Some(&ticket)) {
-                Ok(placement) => break Ok(placement),
-                Err(Shortage::Full(_)) => ticket.pass_on(),
-                Err(shortage) => break Err(shortage.cause()),
-            }
-        }
-        ticket.called().await;
-        if client.deadline.is_gone() || worker.is_stopping() {
-            break Err(Cause::ClientLeft);
-        }
-        if ticket.is_late(Instant::now()) {
-            break Err(Cause::QueueTimeout);
-        }
-    };
-    client.deadline.wait_over();
-    if found.is_err() {
-        ticket.pass_on();
-    }
-    found
+    Search { worker, request, tried: &Tried::of(slot), only: Some(slot) }.run(client).await
 }
 
-/// One look at the endpoints; `ticket` is the request's, if it has waited.
-fn look(
-    worker: &Worker,
-    request: &Request,
-    tried: &Tried,
-    ticket: Option<&Ticket<'_>>,
-) -> Result<Placement, Shortage> {
-    let pool = request.endpoints();
-    // Who comes later does not overtake those who wait for a place.
-    let may_take_place = ticket.is_some() || worker.queue.is_empty();
-    let now = Instant::now();
-    let attempt = Attempt { worker, request, pool, tried, may_take_place, now };
-    attempt.on_session_endpoint().unwrap_or_else(|| attempt.by_policy())
+impl Search<'_> {
+    async fn run(self, client: &Stream) -> Result<Placement, Cause> {
+        match self.look(None) {
+            Ok(placement) => Ok(placement),
+            Err(Shortage::Full(slot)) => self.wait(client, slot, false).await,
+            Err(Shortage::FullAlone(slot)) => self.wait(client, slot, true).await,
+            Err(shortage) => Err(shortage.cause()),
+        }
+    }
+
+    /// Waits in the queue until there is a place; on `full`, if that is the only one that will do.
+    async fn wait(self, client: &Stream, full: Slot, is_alone: bool) -> Result<Placement, Cause> {
+        let Search { worker, request, tried, .. } = self;
+        let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id()) else {
+            return Err(Cause::QueueFull);
+        };
+        worker.lane().add(Counter::Queued);
+        let until = Instant::now() + worker.config.queue.timeout;
+        let wanted = is_alone.then_some(full);
+        let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, wanted, entry);
+        let message = if is_alone || tried.count > 0 {
+            Message::CloseIdle(full)
+        } else {
+            Message::CloseIdleOf(request.pool)
+        };
+        worker.waitlist.ask(message, worker.id());
+        let found = loop {
+            if ticket.is_turn() {
+                match self.look(Some(&ticket)) {
+                    Ok(placement) => break Ok(placement),
+                    Err(Shortage::Full(_) | Shortage::FullAlone(_)) => ticket.pass_on(),
+                    Err(shortage) => break Err(shortage.cause()),
+                }
+            }
+            ticket.called().await;
+            if client.deadline.is_gone() || worker.is_stopping() {
+                break Err(Cause::ClientLeft);
+            }
+            if ticket.is_late(Instant::now()) {
+                break Err(Cause::QueueTimeout);
+            }
+        };
+        client.deadline.wait_over();
+        if found.is_err() {
+            ticket.pass_on();
+        }
+        found
+    }
+
+    /// One look at the endpoints; `ticket` is the request's, if it has waited.
+    fn look(self, ticket: Option<&Ticket<'_>>) -> Result<Placement, Shortage> {
+        let Search { worker, request, tried, only } = self;
+        let pool = request.endpoints();
+        let (has_waited, now) = (ticket.is_some(), Instant::now());
+        let attempt = Attempt { worker, request, pool, tried, has_waited, now };
+        if let Some(slot) = only {
+            let index = pool.index_of(slot).ok_or(Shortage::Nothing)?;
+            return attempt.enter(index, &pool.endpoints[index]).map_err(Shortage::alone);
+        }
+        attempt.on_session_endpoint().unwrap_or_else(|| attempt.by_policy())
+    }
 }
 
 struct Attempt<'a> {
@@ -161,7 +180,8 @@ struct Attempt<'a> {
     request: &'a Request,
     pool: &'a Pool,
     tried: &'a Tried,
-    may_take_place: bool,
+    /// Who comes later does not overtake those who wait for a place.
+    has_waited: bool,
     now: Instant,
 }
 
@@ -175,7 +195,7 @@ impl Attempt<'_> {
         }
         match self.enter(index, endpoint) {
             Err(Shortage::Busy) => None,
-            entered => Some(entered),
+            entered => Some(entered.map_err(Shortage::alone)),
         }
     }
 
@@ -211,7 +231,8 @@ impl Attempt<'_> {
             return None;
         }
         let has_unused = || self.worker.idle.borrow().has(endpoint.slot);
-        if limits.conns.is_some() && !self.may_take_place {
+        let is_queued_for = || self.worker.queue.is_waited_for(endpoint.slot);
+        if limits.conns.is_some() && !self.has_waited && is_queued_for() {
             return Some(Shortage::Full(endpoint.slot));
         }
         if is_used_up(&limits.conns) && !has_unused() {
@@ -283,6 +304,8 @@ impl Attempt<'_> {
             }
             match self.shortage_on(endpoint) {
                 Some(full @ Shortage::Full(_)) => return full,
+                // A place became free since it was picked: who waits looks once more.
+                None if endpoint.limits.conns.is_some() => return Shortage::Full(endpoint.slot),
                 _ => found = Shortage::Busy,
             }
         }
@@ -291,10 +314,18 @@ impl Attempt<'_> {
 }
 
 impl Shortage {
+    /// The same where no other endpoint will do.
+    fn alone(self) -> Shortage {
+        match self {
+            Shortage::Full(slot) => Shortage::FullAlone(slot),
+            shortage => shortage,
+        }
+    }
+
     fn cause(self) -> Cause {
         match self {
             Shortage::Nothing => Cause::NoEndpoint,
-            Shortage::Busy | Shortage::Full(_) => Cause::EndpointsBusy,
+            Shortage::Busy | Shortage::Full(_) | Shortage::FullAlone(_) => Cause::EndpointsBusy,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::upstream::endpoint::Slot;
 use crate::worker::deadline::Watched;
 use crate::worker::event::Event;
 use crate::worker::waitlist::Entry;
@@ -26,6 +27,8 @@ struct Waiter {
     number: u64,
     until: Instant,
     client: Watched,
+    /// The only endpoint that will do.
+    wanted: Option<Slot>,
     called: Cell<bool>,
     event: Event,
 }
@@ -39,19 +42,27 @@ pub struct Ticket<'q> {
 }
 
 impl Queue {
-    /// Puts a request of this client at the end, until it is time to give up.
-    pub fn join(&self, client: Watched, until: Instant, entry: Entry) -> Ticket<'_> {
+    /// Puts a request of this client at the end, until it is time to give up; it may want a place
+    /// on one endpoint alone.
+    pub fn join(
+        &self,
+        client: Watched,
+        until: Instant,
+        wanted: Option<Slot>,
+        entry: Entry,
+    ) -> Ticket<'_> {
         let number = self.joined.replace(self.joined.get() + 1);
         let (called, event) = (Cell::new(false), Event::default());
-        let waiter = Rc::new(Waiter { number, until, client, called, event });
+        let waiter = Rc::new(Waiter { number, until, client, wanted, called, event });
         self.waiters.borrow_mut().push_back(waiter.clone());
         Ticket { queue: self, waiter, _entry: entry }
     }
 
-    /// Whether nobody waits.
+    /// Whether somebody waits who would take a place on this endpoint.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.waiters.borrow().is_empty()
+    pub fn is_waited_for(&self, slot: Slot) -> bool {
+        let waiters = self.waiters.borrow();
+        waiters.iter().any(|waiter| waiter.wanted.is_none_or(|wanted| wanted == slot))
     }
 
     /// A place may be free: calls the first that was not called yet.

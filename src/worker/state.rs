@@ -23,7 +23,7 @@ use crate::upstream::endpoint::{Endpoint, Slot};
 use crate::upstream::outcome::{Kind, Outcome};
 use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, Pool, PoolId, Published, View};
-use crate::worker::budget::{Budget, Counts};
+use crate::worker::budget::{Budget, Counts, MARK_INTERVAL};
 use crate::worker::buffer::Buffers;
 use crate::worker::causes::{CauseLog, Who};
 use crate::worker::deadline::Deadlines;
@@ -225,9 +225,10 @@ impl Worker {
         }
     }
 
-    /// Moves the window of the retry budget on.
-    pub fn mark_budget(&self) {
-        self.budget.mark(self.retry_counts());
+    /// Moves the window of the retry budget on by the time that has passed.
+    pub fn mark_budget(&self, passed: Duration) {
+        let intervals = passed.as_millis() / MARK_INTERVAL.as_millis();
+        self.budget.mark(self.retry_counts(), usize::try_from(intervals).unwrap_or(usize::MAX));
     }
 
     fn retry_counts(&self) -> Counts {
@@ -258,10 +259,21 @@ impl Worker {
         self.faults
     }
 
-    /// Another worker wants a place on this endpoint: gives up an unused connection to it.
-    pub fn give_up_idle_of(&self, slot: Slot) {
-        if self.idle.borrow_mut().evict_from(slot) {
-            tracing::debug!(worker = self.id, slot = slot.number, "gave up an unused connection");
+    /// Another worker wants a place on this endpoint: gives up an unused connection to it, if there
+    /// is one.
+    pub fn give_up_idle_to(&self, slot: Slot) -> bool {
+        self.idle.borrow_mut().evict_from(slot)
+    }
+
+    /// Another worker wants a place on any endpoint of this pool: gives up one unused connection.
+    pub fn give_up_idle_of(&self, pool: PoolId) {
+        let snapshot = self.snapshot();
+        let is_full = |it: &Endpoint| it.limits.conns.as_ref().is_some_and(|it| !it.has_room());
+        let mut endpoints = snapshot.pool(pool).endpoints.iter();
+        let given_up =
+            endpoints.find(|it| it.is_eligible() && is_full(it) && self.give_up_idle_to(it.slot));
+        if let Some(endpoint) = given_up {
+            tracing::debug!(worker = self.id, backend = endpoint.id, "gave up a connection");
         }
     }
 

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 use crossbeam::utils::CachePadded;
 
-use crate::upstream::endpoint::Slot;
 use crate::upstream::limit::{Limit, Limits};
 use crate::worker::mailbox::{Mailbox, Message};
 
@@ -67,12 +66,11 @@ impl Waitlist {
         Some(Entry { list: list.clone(), worker })
     }
 
-    /// Asks the other workers to close an unused connection to this endpoint.
-    pub fn ask_for(&self, slot: Slot, worker: usize) {
+    /// Asks the other workers to close an unused connection, whose place this one wants.
+    pub fn ask(&self, message: Message, worker: usize) {
         let others = self.mailboxes.iter().enumerate().filter(|(other, _)| *other != worker);
         for (_, mailbox) in others {
-            // One that is full of other messages will sweep, and be asked again.
-            if mailbox.post(Message::CloseIdle(slot)).is_err() {
+            if mailbox.post(message).is_err() {
                 tracing::debug!("a worker was not asked for an unused connection");
             }
         }

@@ -1,14 +1,12 @@
 //! What a client sees when its backend fails: a retry on another endpoint, 502, 504, or a cut that shows.
 //! And what a backend sees when the client leaves.
 
-use std::net::SocketAddr;
 use std::time::Duration;
-
-use socket2::{Domain, Socket, Type};
 
 use crate::answers::check_own_answer;
 use crate::support::client::{Ended, Fate};
-use crate::support::proxy::{Flags, Proxy};
+use crate::support::deaf::deaf_after_the_probe;
+use crate::support::proxy::Flags;
 use crate::support::upstream::{Served, Upstream, ok};
 use crate::support::wire::End;
 use crate::support::{Gate, wait_until};
@@ -59,32 +57,10 @@ fn a_refused_connection_is_retried_on_another_endpoint_for_any_method() {
     );
 }
 
-/// A backend that passes its first probe, which is a bare connection, and whose queue of connections is then
-/// full for as long as the sockets live: `connect` to it hangs until it gives up.
-fn deaf_after_the_probe(also: &[&Upstream]) -> (Vec<Socket>, Proxy) {
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    listener.listen(0).unwrap();
-    let addr = listener.local_addr().unwrap().as_socket().unwrap();
-    let flags = also
-        .iter()
-        .fold(Flags::to_addrs(&[addr]), |flags, upstream| flags.and("--backend", &upstream.url()));
-    let flags = flags.with("--health-path", "").with("--health-interval", "60s");
-    let proxy = flags.with("--backend-connect-timeout", "300ms").start();
-    let mut held = vec![listener];
-    for _ in 0..4 {
-        let filler = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        filler.set_nonblocking(true).unwrap();
-        // In progress is all it ever gets to.
-        filler.connect(&addr.into()).ok();
-        held.push(filler);
-    }
-    (held, proxy)
-}
-
 #[test]
 fn a_connection_that_does_not_come_about_in_time_is_504_and_the_client_stays() {
-    let (_deaf, proxy) = deaf_after_the_probe(&[]);
+    let flags = Flags::to(&[]).with("--backend-connect-timeout", "300ms");
+    let (_deaf, proxy) = deaf_after_the_probe(flags);
     let mut client = proxy.client();
     for _ in 0..2 {
         check_own_answer(&client.get("/"), 504, "connection_timeout", "connect-timeout");
@@ -94,7 +70,8 @@ fn a_connection_that_does_not_come_about_in_time_is_504_and_the_client_stays() {
 #[test]
 fn a_connection_that_does_not_come_about_in_time_is_retried_on_another_endpoint() {
     let there = Upstream::answering(ok("there", false));
-    let (_deaf, proxy) = deaf_after_the_probe(&[&there]);
+    let flags = Flags::to(&[&there]).with("--backend-connect-timeout", "300ms");
+    let (_deaf, proxy) = deaf_after_the_probe(flags);
     let mut client = proxy.client();
     for request in [POST, PUT, "GET / HTTP/1.1\r\nHost: t\r\n\r\n"] {
         assert_eq!(client.request(request).expect(200).text(), "there");

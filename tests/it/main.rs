@@ -16,6 +16,8 @@ mod answers;
 mod balance;
 /// Bodies from nothing to 200 MB through nginx, Python and Node.
 mod bodies;
+/// Requests at once and connections in the making: over their limits 503 at once.
+mod busy;
 /// The requests of tests/data through the proxy, judged by a reader of the tests' own.
 mod corpus;
 /// The answers of tests/data through the proxy, judged by the same reader.
@@ -40,6 +42,8 @@ mod headers;
 mod health;
 /// One client's trouble stays its own: stalls, floods, log pipes, panics.
 mod isolation;
+/// Requests that meet the end of the connection they are sent on.
+mod keepalive;
 /// Targets and bodies over their limits, and tunnels: CONNECT and upgrades.
 mod limits;
 /// Random exchanges, many at a time: sizes, framings and cuts of both sides mixed.
@@ -48,6 +52,10 @@ mod mixture;
 mod pool;
 /// Random messages through the pure parts, against the strict reader.
 mod properties;
+/// max-conns, the queue before it, and how places pass between workers.
+mod queue;
+/// What is tried again, what never, and the budget for it.
+mod retries;
 /// The same bytes cut at every place, from either side.
 mod splits;
 /// The house rules, checked by reading the source.

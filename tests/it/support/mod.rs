@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod corpus;
+pub mod deaf;
 pub mod load;
 pub mod messages;
 pub mod proxy;
@@ -54,6 +55,25 @@ impl Gate {
     pub fn wait(&self) {
         let closed = self.0.0.lock().unwrap();
         drop(self.0.1.wait_timeout_while(closed, Duration::from_secs(60), |open| !*open).unwrap());
+    }
+}
+
+/// A door that lets through as many as it was told to, one by one.
+#[derive(Clone, Default)]
+pub struct Turnstile(Arc<(Mutex<usize>, Condvar)>);
+
+impl Turnstile {
+    pub fn release(&self, count: usize) {
+        *self.0.0.lock().unwrap() += count;
+        self.0.1.notify_all();
+    }
+
+    /// Waits for a turn; gives up after a minute, as `Gate` does.
+    pub fn pass(&self) {
+        let left = self.0.0.lock().unwrap();
+        let minute = Duration::from_secs(60);
+        let (mut left, _) = self.0.1.wait_timeout_while(left, minute, |left| *left == 0).unwrap();
+        *left = left.saturating_sub(1);
     }
 }
 

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
 use super::wire::{End, Head, Wire};
 
 /// The path that answers probes; the proxy's `--health-path` in all tests.
@@ -38,11 +41,21 @@ struct Shared {
     requests: Mutex<Vec<Request>>,
     connections: Mutex<Vec<Recorded>>,
     open: AtomicUsize,
+    most_open: AtomicUsize,
 }
 
 struct Recorded {
     stream: Weak<TcpStream>,
     raw: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Recorded {
+    /// Whether neither side has ended it; unread bytes count as open.
+    fn is_open(&self) -> bool {
+        let Some(stream) = self.stream.upgrade() else { return false };
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        !matches!(recv(&*stream, &mut [0_u8], flags), Ok((0, _)) | Err(Errno::CONNRESET))
+    }
 }
 
 type Script = Arc<dyn Fn(&mut Served) + Send + Sync>;
@@ -73,6 +86,7 @@ impl Upstream {
             requests: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),
             open: AtomicUsize::new(0),
+            most_open: AtomicUsize::new(0),
         });
         let addr = listener.local_addr().unwrap();
         let acceptor = std::thread::spawn({
@@ -145,6 +159,12 @@ impl Upstream {
         self.shared.open.load(SeqCst)
     }
 
+    /// The most connections that were open at the same time, those of later probes included: looked
+    /// at when each was accepted, where one whose end has arrived is not open.
+    pub fn most_open(&self) -> usize {
+        self.shared.most_open.load(SeqCst)
+    }
+
     /// Closes the listener and every connection, as a killed process would.
     pub fn stop(&mut self) {
         self.shared.stopping.store(true, SeqCst);
@@ -176,7 +196,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, script: &Script) {
         let raw = Arc::new(Mutex::new(Vec::new()));
         let wire = Wire::recorded(stream, raw.clone());
         let stream = Arc::downgrade(wire.stream());
-        shared.connections.lock().unwrap().push(Recorded { stream, raw });
+        let mut connections = shared.connections.lock().unwrap();
+        connections.push(Recorded { stream, raw });
+        let open = connections.iter().filter(|connection| connection.is_open()).count();
+        shared.most_open.fetch_max(open, SeqCst);
+        drop(connections);
         let (shared, script) = (shared.clone(), script.clone());
         std::thread::spawn(move || {
             let mut served = Served { wire, shared, counted: false };
