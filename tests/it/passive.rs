@@ -118,6 +118,35 @@ fn an_ejection_ends_by_itself_and_each_further_one_lasts_twice_as_long() {
 }
 
 #[test]
+fn an_ejection_ends_when_probes_bring_the_backend_back_and_not_by_those_that_always_passed() {
+    let (well, sick, mut lost) = (named("well"), sick(), named("lost"));
+    let proxy = Flags::to(&[&well, &sick, &lost])
+        .with("--health-interval", "200ms")
+        .with("--health-timeout", "200ms")
+        .with("--eject-max-percent", "100")
+        .with("--eject-time", "60s")
+        .start();
+    let mut client = proxy.client();
+    request_until(&mut client, &proxy, EJECTED, 1);
+    let addr = lost.addr;
+    lost.stop();
+    request_until(&mut client, &proxy, EJECTED, 2);
+    wait_until("it is down as well", SOON, || logged(&proxy, "backend is down") == 1);
+    let again = Upstream::scripted_at(addr, |served| {
+        while served.request().is_some() {
+            served.write(&ok("again", false));
+        }
+    });
+    let failed = sick.request_count();
+    let passed = sick.probes_passed();
+    wait_until("it is back", SOON, || client.get("/").expect(200).text() == "again");
+    wait_until("more probes have passed", SOON, || sick.probes_passed() > passed + 3);
+    (0..20).for_each(|_| drop(client.get("/").expect(200)));
+    assert_eq!(sick.request_count(), failed, "it is still ejected");
+    assert!(again.request_count() > 5);
+}
+
+#[test]
 fn no_more_backends_are_ejected_at_once_than_the_percentage() {
     for (percent, expected) in [("50", 2), ("25", 1), ("0", 0), ("100", 3)] {
         let upstreams = [sick(), sick(), sick(), sick()];
