@@ -87,8 +87,9 @@ impl Publisher {
 
     /// Takes over this news and whatever else has come.
     fn apply(&mut self, mut received: Option<News>, news: &mut Receiver<News>) {
+        let now = Instant::now().into_std();
         while let Some(one) = received {
-            self.roster.apply(one);
+            self.roster.apply(one, now);
             received = news.try_recv().ok();
         }
     }

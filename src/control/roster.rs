@@ -65,7 +65,7 @@ impl Roster {
     }
 
     /// Takes news over and logs them.
-    pub(super) fn apply(&mut self, news: News) {
+    pub(super) fn apply(&mut self, news: News, now: Instant) {
         let index = match &news {
             News::Verdict(verdict) => verdict.index,
             News::Agent(report) => report.index,
@@ -75,7 +75,7 @@ impl Roster {
             return;
         };
         match news {
-            News::Verdict(verdict) => member.apply_verdict(verdict),
+            News::Verdict(verdict) => member.apply_verdict(verdict, now),
             News::Agent(report) => member.apply_report(&report),
         }
     }
@@ -127,7 +127,7 @@ impl Roster {
 }
 
 impl Member {
-    fn apply_verdict(&mut self, verdict: Verdict) {
+    fn apply_verdict(&mut self, verdict: Verdict, now: Instant) {
         let is_first = !std::mem::replace(&mut self.is_judged, true);
         let address = verdict.address.map(Address::Tcp);
         let turns = verdict.healthy != self.is_healthy;
@@ -141,6 +141,10 @@ impl Member {
         self.endpoint.address = address;
         self.has_moved |= moves;
         self.is_healthy = verdict.healthy;
+        if turns && verdict.healthy {
+            // What it was ejected for, it was down for as well, and that is over.
+            self.ejection = self.ejection.lift(now);
+        }
         let (backend, why) = (&self.endpoint.id, &verdict.why);
         match (turns || is_first, verdict.healthy) {
             (true, true) => tracing::info!(backend, why, "backend is up"),

@@ -75,6 +75,15 @@ impl Ejection {
         Ejection::Ejected { doublings, since: now, until }
     }
 
+    /// Not ejected any more, before its time is over; how often it was still counts.
+    #[must_use]
+    pub fn lift(self, now: Instant) -> Ejection {
+        match self {
+            Ejection::Ejected { doublings, .. } => Ejection::In { doublings, since: now },
+            Ejection::In { .. } => self,
+        }
+    }
+
     /// The state now, no further outcome having come.
     #[must_use]
     pub fn at(self, now: Instant, config: &EjectConfig) -> Ejection {
@@ -221,6 +230,15 @@ mod tests {
             ejection = ejection.at(now, &config);
             assert!(!ejection.is_ejected());
         }
+    }
+
+    #[test]
+    fn a_lifted_ejection_still_doubles_the_next() {
+        let (config, start) = (config(), Instant::now());
+        let lifted = Ejection::new(start).eject(start, &config).lift(start + seconds(1));
+        assert!(!lifted.is_ejected());
+        assert_eq!(lifted.lift(start + seconds(2)), lifted);
+        assert_eq!(lifted.eject(start + seconds(2), &config).time(), Some(seconds(60)));
     }
 
     #[test]

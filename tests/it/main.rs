@@ -18,6 +18,8 @@ mod balance;
 mod bodies;
 /// Requests at once and connections in the making: over their limits 503 at once.
 mod busy;
+/// What a probe asks and what passes, its intervals, load, agents, and a late control thread.
+mod checks;
 /// The requests of tests/data through the proxy, judged by a reader of the tests' own.
 mod corpus;
 /// The answers of tests/data through the proxy, judged by the same reader.
@@ -48,6 +50,10 @@ mod keepalive;
 mod limits;
 /// Random exchanges, many at a time: sizes, framings and cuts of both sides mixed.
 mod mixture;
+/// Ejection, panic, breakers and slow start: what requests' outcomes do to a backend.
+mod passive;
+/// The policies' shares, maglev's keys, backups, drain and maintenance.
+mod policies;
 /// Kept connections to backends: how many, how long, and whether they are alive.
 mod pool;
 /// Random messages through the pure parts, against the strict reader.
@@ -58,6 +64,8 @@ mod queue;
 mod retries;
 /// The same bytes cut at every place, from either side.
 mod splits;
+/// Sessions on their backends: the cookie, who moves when a backend is lost, and what else passes.
+mod sticky;
 /// The house rules, checked by reading the source.
 mod tidy;
 /// WebSocket peers, and the ends of a tunnel.

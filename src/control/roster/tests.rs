@@ -50,7 +50,7 @@ fn shown(roster: &Roster) -> String {
 fn check(mut roster: Roster, news: Vec<(News, &str)>) {
     for (one, expected) in news {
         let (before, told) = (shown(&roster), format!("{one:?}"));
-        roster.apply(one);
+        roster.apply(one, Instant::now());
         let is_change = roster.refresh(Instant::now());
         assert_eq!(shown(&roster), expected, "after {told}");
         assert!(is_change || before == expected, "{before} to {expected} is no change");
@@ -100,7 +100,7 @@ fn a_move_is_a_change_and_a_new_generation() {
     for (address, is_change, generation) in
         [(HERE, true, 0), (HERE, false, 0), (THERE, true, 1), (HERE, true, 2)]
     {
-        roster.apply(verdict(0, true, address));
+        roster.apply(verdict(0, true, address), now);
         assert_eq!(roster.refresh(now), is_change);
         assert_eq!(slot(&roster), Slot { number: 0, generation });
     }
@@ -109,7 +109,21 @@ fn a_move_is_a_change_and_a_new_generation() {
 #[test]
 fn an_agents_share_is_shown_in_the_weight() {
     let mut roster = roster(&[Mode::Ready], 0);
-    roster.apply(report(0, "30%"));
+    roster.apply(report(0, "30%"), Instant::now());
     assert!(roster.refresh(Instant::now()));
     assert_eq!(roster.endpoints()[0].weight, 30);
+}
+
+#[test]
+fn an_endpoint_that_comes_up_again_is_no_longer_ejected() {
+    let mut roster = roster(&[Mode::Ready], 0);
+    let eject = config(&[], Duration::from_secs(1)).eject;
+    let now = Instant::now();
+    roster.apply(verdict(0, true, HERE), now);
+    roster.members[0].ejection = roster.members[0].ejection.eject(now, &eject);
+    // A probe that passes on an endpoint that is up says nothing new.
+    for (healthy, is_ejected) in [(true, true), (false, true), (true, false)] {
+        roster.apply(verdict(0, healthy, HERE), now);
+        assert_eq!(roster.members[0].ejection.is_ejected(), is_ejected);
+    }
 }
