@@ -50,7 +50,7 @@ fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
         (&["--sticky-cookie", "a,samesite=none"], "needs secure"),
         (&["--sticky-secret-file", "/nowhere"], "--sticky-cookie"),
         (&["--sticky-cookie", "a", "--sticky-secret-file", "/nowhere"], "/nowhere"),
-        (&["--retry-on", "always"], "lost, timeout, invalid"),
+        (&["--retry-on", "always"], "lost, down, timeout, invalid"),
         (&["--retries", "11"], "--retries"),
         (&["--health-header", "Host: a"], "--health-host"),
         (&["--health-path", "", "--health-body", "ok"], "--health-body"),
