@@ -140,7 +140,7 @@ fn at_intervals(upstream: &Upstream, [up, changing, down]: [&str; 3]) -> Flags {
         .with("--health-timeout", "400ms")
 }
 
-/// No probe comes for a time in which many a short interval ends, after this many came, or one more:
+/// No probe comes for a time in which three short intervals end, after this many came, or one more:
 /// on a busy machine a failed one may not have counted.
 #[track_caller]
 fn check_rests(what: &str, count: impl Fn() -> usize, expected: usize) {
