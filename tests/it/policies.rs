@@ -176,31 +176,32 @@ fn ewma_prefers_the_backends_that_answer_sooner() {
 #[test]
 fn least_connections_and_p2c_avoid_a_backend_that_holds_requests_of_either_worker() {
     for policy in ["least-connections", "p2c"] {
-        let gate = Gate::default();
-        let (held, well) = (holding(&gate), named("well"));
+        let (held_gate, well_gate) = (Gate::default(), Gate::default());
+        let (held, well) = (holding(&held_gate), holding(&well_gate));
         let proxy =
             Flags::to(&[&held, &well]).with("--workers", "2").with("--policy", policy).start();
-        let mut holder = proxy.client();
-        wait_until("a request is held", SOON, || {
-            // The one that is held sends no second one: its answer has yet to come.
-            holder.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        let mut holders = clients(&proxy, 8);
+        for (sent, client) in holders.iter_mut().enumerate() {
+            client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
             wait_until("it has arrived", SOON, || {
-                held.request_count() > 0 || holder.fate(Duration::from_millis(1)) == Fate::Bytes
+                held.request_count() + well.request_count() == sent + 1
             });
-            let is_held = held.request_count() > 0;
-            if !is_held {
-                holder.read_response("GET").expect(200);
-            }
-            is_held
+        }
+        assert_eq!((held.request_count(), well.request_count()), (4, 4), "{policy}");
+        // From here on one answers at once: of eight in flight, four are left.
+        well_gate.open();
+        wait_until("four are answered", SOON, || {
+            holders.retain_mut(|client| client.fate(Duration::from_millis(5)) != Fate::Bytes);
+            holders.len() == 4
         });
         for mut client in clients(&proxy, CLIENTS) {
-            for _ in 0..20 {
-                assert_eq!(client.get("/").expect(200).text(), "well", "{policy}");
-            }
+            (0..20).for_each(|_| drop(client.get("/").expect(200)));
         }
-        assert_eq!(held.request_count(), 1, "{policy}");
-        gate.open();
-        holder.read_response("GET").expect(200);
+        assert_eq!(held.request_count(), 4, "{policy}");
+        held_gate.open();
+        for mut client in holders {
+            client.read_response("GET").expect(200);
+        }
     }
 }
 
