@@ -9,6 +9,7 @@ use crate::error::Cause;
 use crate::sys;
 use crate::upstream::endpoint::Address;
 use crate::worker::deadline::{Deadlines, Role};
+use crate::worker::event::pause;
 use crate::worker::stream::Stream;
 
 /// Connects to `address`. `make_room` closes something when there are no descriptors left, and says
@@ -27,11 +28,13 @@ pub async fn connect(
     make_room: impl FnOnce() -> bool,
 ) -> Result<Stream, Cause> {
     let Address::Tcp(addr) = address;
-    let mut connected = monoio::time::timeout(timeout, TcpStream::connect_addr(addr)).await;
+    // Boxed, since monoio's timer would make the future of each connection larger.
+    let connect = || Box::pin(monoio::time::timeout(timeout, TcpStream::connect_addr(addr)));
+    let mut connected = connect().await;
     if matches!(&connected, Ok(Err(error)) if sys::is_exhaustion(error)) && make_room() {
         // Closing goes through the ring; the descriptors are free a turn later.
-        monoio::time::sleep(ROOM_PAUSE).await;
-        connected = monoio::time::timeout(timeout, TcpStream::connect_addr(addr)).await;
+        pause(ROOM_PAUSE).await;
+        connected = connect().await;
     }
     let socket = connected.map_err(|_elapsed| Cause::ConnectTimeout)?.map_err(|error| {
         tracing::debug!(%addr, %error, "cannot connect to a backend");

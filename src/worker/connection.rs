@@ -13,6 +13,7 @@ use crate::sys::Pending;
 use crate::worker::answer;
 use crate::worker::buffer::{Buffer, HEAD_BYTES, Sink};
 use crate::worker::deadline::Wait;
+use crate::worker::event::pause;
 use crate::worker::exchange;
 use crate::worker::peer::Peer;
 use crate::worker::progress::{After, CLOSING_POLL, End, LINGER_BYTES_MAX, LINGER_TIME};
@@ -125,7 +126,7 @@ async fn receive(
         }
         if is_closing && matches!(read, Ok(0)) {
             // The head began while the idle connection was being closed; its rest may come.
-            monoio::time::sleep(CLOSING_POLL).await;
+            pause(CLOSING_POLL).await;
             continue;
         }
         if !matches!(read, Ok(1..)) {
@@ -168,7 +169,7 @@ async fn linger(client: &mut Stream, buffer: &mut Buffer) {
     client.finish();
     if client.deadline.is_closing() {
         // Reads do not wait any more; the client gets its time to see the end.
-        return monoio::time::sleep(CLOSING_PAUSE).await;
+        return pause(CLOSING_PAUSE).await;
     }
     client.deadline.set_idle(false);
     client.deadline.arm(Wait::Read, LINGER_TIME);

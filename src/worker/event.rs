@@ -5,6 +5,15 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// Waits for so long, on a rare path of a connection's.
+///
+/// Boxed: monoio's timer has 640 bytes and is aligned to 128, and would be a part of the future
+/// that each connection has, waiting or not.
+pub async fn pause(time: Duration) {
+    Box::pin(monoio::time::sleep(time)).await;
+}
 
 /// An event with at most one waiting task.
 #[derive(Debug, Default)]

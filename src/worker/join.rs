@@ -1,12 +1,14 @@
 //! Two futures at once, neither of which is ever dropped before its end.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
-/// Runs both to their ends.
-pub async fn join<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
-    let (mut a, mut b) = (pin!(a), pin!(b));
+/// Runs both to their ends. The caller pins them: taken by value they would be in its future twice.
+pub async fn join<A: Future, B: Future>(
+    mut a: Pin<&mut A>,
+    mut b: Pin<&mut B>,
+) -> (A::Output, B::Output) {
     let (mut a_done, mut b_done) = (None, None);
     poll_fn(|context| {
         if a_done.is_none()

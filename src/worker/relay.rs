@@ -4,6 +4,7 @@
 //! coming. Bodies are never held whole. What ends early never looks complete to the client.
 
 use std::cell::Cell;
+use std::pin::pin;
 
 use crate::error::Cause;
 use crate::worker::buffer::Buffer;
@@ -122,7 +123,7 @@ pub async fn both_ways(
         }
     };
     // The upload goes first, so that an answer finds it as far as it is.
-    let ((), result) = join(upload.run(buffer, &mut request.body), down).await;
+    let ((), result) = join(pin!(upload.run(buffer, &mut request.body)), pin!(down)).await;
     let (state, fault) = (uplink.state.get(), uplink.fault.get());
     let is_sent_whole = state == UplinkState::Sent;
     let is_read_whole = request.body.is_complete();

@@ -4,6 +4,7 @@
 //! to CONNECT.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::error::Cause;
@@ -50,7 +51,7 @@ pub async fn run(
         sender: &mut client.sender,
         target_reset: Cause::ClientLeft,
     };
-    join(upward.run(from_client), downward.run(from_backend)).await;
+    join(pin!(upward.run(from_client)), pin!(downward.run(from_backend))).await;
     fault.get().map_or(Ok(()), Err)
 }
 

@@ -14,6 +14,7 @@ use crate::http1::framing::Body;
 use crate::sys::{self, Side};
 use crate::worker::buffer::{Buffer, LargeBuffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
+use crate::worker::event::pause;
 use crate::worker::progress::{CLOSING_POLL, LINGER_BYTES_MAX, LINGER_TIME};
 use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender};
@@ -181,7 +182,7 @@ impl Upload<'_> {
                 break read;
             }
             // The request began while the idle connection was being closed; its rest may come.
-            monoio::time::sleep(CLOSING_POLL).await;
+            pause(CLOSING_POLL).await;
         };
         // What the client sends is dropped now, within a time that was set for all of it.
         if is_wanted && self.uplink.wants_body() {
