@@ -54,6 +54,8 @@ pub struct Limits {
     pub requests: Option<Limit>,
     /// Requests that wait for a connection to be made.
     pub pending: Option<Limit>,
+    /// Requests that wait for a connection to this endpoint and to no other.
+    pub waiting_alone: AtomicU32,
     /// Requests that may still try an endpoint whose breaker is half open.
     trials: AtomicU32,
 }
@@ -71,6 +73,7 @@ impl Limits {
             conns: limit(conns),
             requests: limit(requests),
             pending: limit(pending),
+            waiting_alone: AtomicU32::new(0),
             trials: AtomicU32::new(0),
         }
     }

@@ -22,6 +22,7 @@ use crate::worker::request::Request;
 use crate::worker::state::{InFlight, Worker};
 use crate::worker::stream::Stream;
 use crate::worker::tunnel;
+use crate::worker::waitlist::Place;
 
 /// Takes a request through an attempt.
 ///
@@ -191,10 +192,11 @@ fn report(
 /// Keeps a connection that is between two messages, for this worker's next request or, where
 /// another worker's has waited for a place, for that one.
 fn keep(worker: &Worker, slot: Slot, backend: Stream, seen: Option<Seen>) {
-    let has_place = backend.place.is_some();
-    if has_place && worker.waitlist.is_anothers_turn(worker.id()) {
+    let is_anothers = |it: &Place| worker.waitlist.is_anothers_turn(worker.id(), it.limits());
+    if backend.place.as_ref().is_some_and(is_anothers) {
         return backend.close();
     }
+    let has_place = backend.place.is_some();
     let mut idle = worker.idle.borrow_mut();
     if let Some(timeout) = seen.and_then(|seen| seen.keeps_for) {
         idle.announce(slot, timeout);

@@ -125,7 +125,9 @@ impl Search<'_> {
     /// Waits in the queue until there is a place; on `full`, if that is the only one that will do.
     async fn wait(self, client: &Stream, full: Slot, is_alone: bool) -> Result<Placement, Cause> {
         let Search { worker, request, tried, .. } = self;
-        let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id()) else {
+        let mut endpoints = request.endpoints().endpoints.iter();
+        let alone = endpoints.find(|it| is_alone && it.slot == full).map(|it| it.limits.clone());
+        let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id(), alone) else {
             return Err(Cause::QueueFull);
         };
         worker.lane().add(Counter::Queued);

@@ -16,8 +16,10 @@ use crate::worker::mailbox::{Mailbox, Message};
 #[derive(Debug)]
 pub struct Waitlist {
     mailboxes: Vec<Arc<Mailbox>>,
-    /// Requests that wait, by worker,
+    /// Requests that wait for any endpoint, by worker,
     waiting: Vec<CachePadded<AtomicU32>>,
+    /// those that wait for one endpoint alone, which `Limits` counts too,
+    waiting_alone: Vec<CachePadded<AtomicU32>>,
     /// and over all, up to `--queue-max`.
     requests: Limit,
     /// Whose turn is next.
@@ -29,6 +31,8 @@ pub struct Waitlist {
 pub struct Entry {
     list: Arc<Waitlist>,
     worker: usize,
+    /// The limits of the only endpoint that will do.
+    alone: Option<Arc<Limits>>,
 }
 
 /// A place for a connection to an endpoint; given back, and offered, when it is dropped.
@@ -42,9 +46,10 @@ impl Waitlist {
     /// A list on which nobody waits, for the workers with these mailboxes.
     #[must_use]
     pub fn new(mailboxes: Vec<Arc<Mailbox>>, requests_max: u32) -> Arc<Waitlist> {
-        let waiting = mailboxes.iter().map(|_| CachePadded::default()).collect();
+        let none = || mailboxes.iter().map(|_| CachePadded::default()).collect();
+        let (waiting, waiting_alone, turn) = (none(), none(), AtomicUsize::new(0));
         let requests = Limit::new(requests_max);
-        Arc::new(Waitlist { mailboxes, waiting, requests, turn: AtomicUsize::new(0) })
+        Arc::new(Waitlist { mailboxes, waiting, waiting_alone, requests, turn })
     }
 
     /// Takes a place for a connection to the endpoint with these limits; `None` when there is none.
@@ -54,16 +59,23 @@ impl Waitlist {
         is_taken.then(|| Place { limits: limits.clone(), list: list.clone() })
     }
 
-    /// Enters a request of this worker; `None` when too many wait. Whoever enters looks for a
+    /// Enters a request of this worker, which may wait for the endpoint with these limits alone;
+    /// `None` when too many wait. Whoever enters looks for a
     /// place once more before it waits: one given back earlier was offered to nobody.
     #[must_use]
-    pub fn enter(list: &Arc<Waitlist>, worker: usize) -> Option<Entry> {
+    pub fn enter(list: &Arc<Waitlist>, worker: usize, alone: Option<Arc<Limits>>) -> Option<Entry> {
         if !list.requests.take() {
             return None;
         }
-        list.waiting[worker].fetch_add(1, Ordering::SeqCst);
+        match &alone {
+            None => list.waiting[worker].fetch_add(1, Ordering::SeqCst),
+            Some(limits) => {
+                list.waiting_alone[worker].fetch_add(1, Ordering::SeqCst);
+                limits.waiting_alone.fetch_add(1, Ordering::SeqCst)
+            }
+        };
         fence(Ordering::SeqCst);
-        Some(Entry { list: list.clone(), worker })
+        Some(Entry { list: list.clone(), worker, alone })
     }
 
     /// Asks the other workers to close an unused connection, whose place this one wants.
@@ -76,10 +88,14 @@ impl Waitlist {
         }
     }
 
-    /// Whether a connection that this worker could keep for itself is another one's turn to have.
-    pub fn is_anothers_turn(&self, worker: usize) -> bool {
+    /// Whether a connection that this worker could keep for itself, to the endpoint with these
+    /// limits, is another one's turn to have.
+    pub fn is_anothers_turn(&self, worker: usize, limits: &Limits) -> bool {
         if self.requests.taken() == 0 {
             return false;
+        }
+        if self.waiting_alone_for(limits).any(|other| other != worker) {
+            return true;
         }
         let next = self.next(self.turn.load(Ordering::Relaxed));
         let is_own = next == Some(worker);
@@ -89,18 +105,31 @@ impl Waitlist {
         next.is_some() && !is_own
     }
 
-    /// Tells the next worker that waits that a place is free.
-    fn offer(&self) {
+    /// Tells the next worker that waits that a place on the endpoint with these limits is free, and
+    /// those that may have requests for it alone.
+    fn offer(&self, limits: &Limits) {
         fence(Ordering::SeqCst);
         if self.requests.taken() == 0 {
             return;
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let Some(worker) = self.next(turn) else { return };
+        let next = self.next(turn);
+        let alone = self.waiting_alone_for(limits).filter(|worker| Some(*worker) != next);
+        next.into_iter().chain(alone).for_each(|worker| self.tell(worker));
+    }
+
+    fn tell(&self, worker: usize) {
         if self.mailboxes[worker].post(Message::PlaceFreed).is_err() {
             // Its sweep looks for places too.
             tracing::debug!(worker, "a worker was not told of a free place");
         }
+    }
+
+    /// The workers that have requests for one endpoint alone, if any are for this one.
+    fn waiting_alone_for(&self, limits: &Limits) -> impl Iterator<Item = usize> {
+        let is_one = limits.waiting_alone.load(Ordering::SeqCst) > 0;
+        let workers = self.waiting_alone.iter().enumerate().filter(move |_| is_one);
+        workers.filter(|(_, count)| count.load(Ordering::SeqCst) > 0).map(|(worker, _)| worker)
     }
 
     /// The first worker that waits, from this turn on.
@@ -111,9 +140,23 @@ impl Waitlist {
     }
 }
 
+impl Place {
+    /// The limits of its endpoint.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.list.waiting[self.worker].fetch_sub(1, Ordering::SeqCst);
+        match &self.alone {
+            None => self.list.waiting[self.worker].fetch_sub(1, Ordering::SeqCst),
+            Some(limits) => {
+                limits.waiting_alone.fetch_sub(1, Ordering::SeqCst);
+                self.list.waiting_alone[self.worker].fetch_sub(1, Ordering::SeqCst)
+            }
+        };
         self.list.requests.give();
     }
 }
@@ -122,7 +165,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Some(conns) = &self.limits.conns {
             conns.give();
-            self.list.offer();
+            self.list.offer(&self.limits);
         }
     }
 }
@@ -155,7 +198,7 @@ mod tests {
         );
         places.pop();
         assert_eq!(told(&list), [0, 0, 0], "nobody waits");
-        let _entries = [0, 2].map(|worker| Waitlist::enter(&list, worker));
+        let _entries = [0, 2].map(|worker| Waitlist::enter(&list, worker, None));
         drop(places);
         let told = told(&list);
         assert_eq!((told[0] + told[2], told[1]), (3, 0));
@@ -165,28 +208,44 @@ mod tests {
     #[test]
     fn no_more_requests_wait_than_may() {
         let list = list_of(2, 2);
-        let entries: Vec<_> = (0..3).map(|n| Waitlist::enter(&list, n % 2)).collect();
+        let entries: Vec<_> = (0..3).map(|n| Waitlist::enter(&list, n % 2, None)).collect();
         assert_eq!(entries.iter().flatten().count(), 2);
         drop(entries);
-        assert!(Waitlist::enter(&list, 1).is_some());
+        assert!(Waitlist::enter(&list, 1, None).is_some());
     }
 
     #[test]
     fn a_worker_keeps_its_connection_unless_another_is_next() {
-        let list = list_of(2, 9);
-        assert!(!list.is_anothers_turn(0), "nobody waits");
-        let _other = Waitlist::enter(&list, 1);
-        assert!(list.is_anothers_turn(0) && !list.is_anothers_turn(1));
-        let _own = Waitlist::enter(&list, 0);
+        let (list, limits) = (list_of(2, 9), limits(1));
+        assert!(!list.is_anothers_turn(0, &limits), "nobody waits");
+        let _other = Waitlist::enter(&list, 1, None);
+        assert!(list.is_anothers_turn(0, &limits) && !list.is_anothers_turn(1, &limits));
+        let _own = Waitlist::enter(&list, 0, None);
         let turns: Vec<_> = (0..4)
             .map(|_| {
-                let is_anothers = list.is_anothers_turn(0);
+                let is_anothers = list.is_anothers_turn(0, &limits);
                 if is_anothers {
-                    list.offer();
+                    list.offer(&limits);
                 }
                 is_anothers
             })
             .collect();
         assert!(turns.contains(&true) && turns.contains(&false), "{turns:?}");
+    }
+
+    #[test]
+    fn a_place_goes_to_those_who_wait_for_its_endpoint() {
+        let (list, wanted, other) = (list_of(3, 9), limits(1), limits(1));
+        let places = [&wanted, &other].map(|limits| Waitlist::take_place(&list, limits));
+        let _alone = Waitlist::enter(&list, 2, Some(wanted.clone()));
+        let is_anothers = [&wanted, &other].map(|limits| list.is_anothers_turn(0, limits));
+        assert_eq!(is_anothers, [true, false]);
+        assert!(!list.is_anothers_turn(2, &wanted));
+        let [wanted, other] = places;
+        drop(other);
+        assert_eq!(told(&list), [0, 0, 0]);
+        let _any = Waitlist::enter(&list, 1, None);
+        drop(wanted);
+        assert_eq!(told(&list), [0, 1, 1]);
     }
 }

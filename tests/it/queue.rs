@@ -74,6 +74,11 @@ fn one_on_each_worker(proxy: &Proxy) -> [Client; 2] {
     panic!("64 clients on one worker");
 }
 
+/// Whether these two are with one worker.
+fn is_with(one: &mut Client, other: &mut Client) -> bool {
+    one.get("/").expect(200).text() == other.get("/").expect(200).text()
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
@@ -119,10 +124,11 @@ fn who_comes_first_is_served_first() {
     for client in &mut clients {
         client.get("/before").expect(200);
     }
+    // One after the other: what comes at the same time has no order.
     for (number, client) in clients.iter_mut().enumerate() {
         send(client, &format!("/{number}"));
+        assert!(is_waiting(client));
     }
-    wait_until("the first is served", SOON, || upstream.request_count() == 9);
     turnstile.release(8);
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(client.read_response("GET").expect(200).text(), format!("/{number}"));
@@ -419,4 +425,46 @@ fn a_lost_request_waits_for_a_place_again() {
         client.read_response("GET").expect(200);
     }
     assert_eq!((upstream.request_count(), upstream.most_open()), (4, 1));
+}
+
+#[test]
+fn a_session_that_waits_on_one_worker_slows_no_other_down() {
+    let turnstile = Turnstile::default();
+    let (held, numbering) = (holding(&turnstile), numbering());
+    let flags = limited(&[&held, &numbering], 1).with("--sticky-cookie", "s");
+    let proxy = flags.with("--workers", "2").start();
+    turnstile.release(1);
+    let cookie = wait_for_cookie(&proxy, "/first");
+    let request = |target| format!("GET {target} HTTP/1.1\r\nHost: t\r\nCookie: {cookie}\r\n\r\n");
+    let mut busy = proxy.client();
+    busy.send(request("/busy"));
+    wait_until("it is served", SOON, || held.request_count() == 2);
+    let [mut waiting, mut other] = one_on_each_worker(&proxy);
+    // One more on the worker of `other`: the connection to the backend stays that worker's.
+    let clients = (0..64).map(|_| proxy.client());
+    let mut elsewhere = Vec::new();
+    let mut third = None;
+    for mut client in clients {
+        if is_with(&mut other, &mut client) {
+            third = Some(client);
+            break;
+        }
+        elsewhere.push(client);
+    }
+    let mut third = third.expect("one of 64 clients");
+    waiting.send(request("/waiting"));
+    assert!(is_waiting(&mut waiting));
+    let start = Instant::now();
+    for _ in 0..20 {
+        send(&mut other, "/");
+        send(&mut third, "/");
+        other.read_response("GET").expect(200);
+        third.read_response("GET").expect(200);
+    }
+    let took = start.elapsed();
+    println!("forty requests beside a session that waits on another worker took {took:?}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    turnstile.release(2);
+    busy.read_response("GET").expect(200);
+    waiting.read_response("GET").expect(200);
 }
