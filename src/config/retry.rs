@@ -11,7 +11,7 @@ pub struct RetryConfig {
     pub on: RetryOn,
     /// The most bytes of a request's body that are held to be sent again.
     pub body_bytes_max: usize,
-    /// The most retries, in percent of requests, besides `budget_per_second`.
+    /// The most retries, in percent of requests, if `budget_per_second` is not more.
     pub budget_percent: u32,
     /// The retries a second that are always allowed.
     pub budget_per_second: u32,

@@ -190,7 +190,7 @@ async fn sweep(worker: Rc<Worker>) {
         monoio::time::sleep(tick).await;
         let now = Instant::now();
         worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
-        worker.leave_sick_endpoints();
+        worker.heed_snapshot();
         worker.queue.sweep(now, |client| worker.deadlines.is_gone(client));
         worker.lane().add(Counter::Sweeps);
         let passed = now.duration_since(tidied);

@@ -76,10 +76,9 @@ enum Shortage {
 }
 
 /// What a request looks for.
-#[derive(Clone, Copy)]
 struct Search<'a> {
     worker: &'a Worker,
-    request: &'a Request,
+    request: &'a mut Request,
     tried: &'a Tried,
     /// The only endpoint that will do.
     only: Option<Slot>,
@@ -93,7 +92,7 @@ struct Search<'a> {
 pub async fn find(
     worker: &Worker,
     client: &Stream,
-    request: &Request,
+    request: &mut Request,
     tried: &Tried,
 ) -> Result<Placement, Cause> {
     Search { worker, request, tried, only: None }.run(client).await
@@ -106,14 +105,14 @@ pub async fn find(
 pub async fn find_again(
     worker: &Worker,
     client: &Stream,
-    request: &Request,
+    request: &mut Request,
     slot: Slot,
 ) -> Result<Placement, Cause> {
     Search { worker, request, tried: &Tried::of(slot), only: Some(slot) }.run(client).await
 }
 
 impl Search<'_> {
-    async fn run(self, client: &Stream) -> Result<Placement, Cause> {
+    async fn run(mut self, client: &Stream) -> Result<Placement, Cause> {
         match self.look(None) {
             Ok(placement) => Ok(placement),
             Err(Shortage::Full(slot)) => self.wait(client, slot, false).await,
@@ -123,9 +122,14 @@ impl Search<'_> {
     }
 
     /// Waits in the queue until there is a place; on `full`, if that is the only one that will do.
-    async fn wait(self, client: &Stream, full: Slot, is_alone: bool) -> Result<Placement, Cause> {
-        let Search { worker, request, tried, .. } = self;
-        let mut endpoints = request.endpoints().endpoints.iter();
+    async fn wait(
+        &mut self,
+        client: &Stream,
+        full: Slot,
+        is_alone: bool,
+    ) -> Result<Placement, Cause> {
+        let worker = self.worker;
+        let mut endpoints = self.request.endpoints().endpoints.iter();
         let alone = endpoints.find(|it| is_alone && it.slot == full).map(|it| it.limits.clone());
         let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id(), alone) else {
             return Err(Cause::QueueFull);
@@ -134,14 +138,16 @@ impl Search<'_> {
         let until = Instant::now() + worker.config.queue.timeout;
         let wanted = is_alone.then_some(full);
         let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, wanted, entry);
-        let message = if is_alone || tried.count > 0 {
+        let message = if is_alone || self.tried.count > 0 {
             Message::CloseIdle(full)
         } else {
-            Message::CloseIdleOf(request.pool)
+            Message::CloseIdleOf(self.request.pool)
         };
         worker.waitlist.ask(message, worker.id());
         let found = loop {
             if ticket.is_turn() {
+                // Endpoints may have come and gone since.
+                self.request.renew(worker);
                 match self.look(Some(&ticket)) {
                     Ok(placement) => break Ok(placement),
                     Err(Shortage::Full(_) | Shortage::FullAlone(_)) => ticket.pass_on(),
@@ -164,12 +170,12 @@ impl Search<'_> {
     }
 
     /// One look at the endpoints; `ticket` is the request's, if it has waited.
-    fn look(self, ticket: Option<&Ticket<'_>>) -> Result<Placement, Shortage> {
+    fn look(&self, ticket: Option<&Ticket<'_>>) -> Result<Placement, Shortage> {
         let Search { worker, request, tried, only } = self;
         let pool = request.endpoints();
         let (has_waited, now) = (ticket.is_some(), Instant::now());
         let attempt = Attempt { worker, request, pool, tried, has_waited, now };
-        if let Some(slot) = only {
+        if let Some(slot) = *only {
             let index = pool.index_of(slot).ok_or(Shortage::Nothing)?;
             return attempt.enter(index, &pool.endpoints[index]).map_err(Shortage::alone);
         }

@@ -70,9 +70,10 @@ impl Queue {
         self.call_from(0);
     }
 
-    /// Calls all: the worker ends.
+    /// Calls all: the worker ends, or other endpoints are in force.
     pub fn call_all(&self) {
         for waiter in self.waiters.borrow().iter() {
+            waiter.called.set(true);
             waiter.event.notify();
         }
     }

@@ -53,6 +53,8 @@ pub struct Worker {
     pub waitlist: Arc<Waitlist>,
     id: usize,
     budget: Budget,
+    /// The epoch of the snapshot that requests in the queue were last told of.
+    heeded: Cell<u64>,
     outcomes: Sender<Outcome>,
     lanes: Lanes,
     places: Arc<Places>,
@@ -123,6 +125,7 @@ impl Worker {
             waitlist,
             id,
             budget: Budget::new(counts_of(&lanes)),
+            heeded: Cell::new(0),
             outcomes,
             lanes,
             places,
@@ -215,9 +218,13 @@ impl Worker {
         is_affordable
     }
 
-    /// Ends the waits for the answers of endpoints that are down, if there is one that is not.
-    pub fn leave_sick_endpoints(&self) {
+    /// Lets requests that wait know of endpoints that came and went: looks for a place are taken
+    /// up, and the waits for answers of endpoints that are down ended, if there is one that is not.
+    pub fn heed_snapshot(&self) {
         let snapshot = self.snapshot();
+        if self.heeded.replace(snapshot.epoch) != snapshot.epoch {
+            self.queue.call_all();
+        }
         let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
         let sick: Vec<Slot> = endpoints.clone().filter(|it| it.is_sick).map(|it| it.slot).collect();
         if !sick.is_empty() && endpoints.clone().any(Endpoint::is_eligible) {

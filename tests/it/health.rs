@@ -9,7 +9,7 @@ use crate::support::load::{Fate, Load, Reuse};
 use crate::support::proxy::{Flags, Proxy};
 use crate::support::servers::Server;
 use crate::support::upstream::{Health, Upstream, ok};
-use crate::support::{SOON, wait_until};
+use crate::support::{Gate, SOON, wait_until};
 
 /// What a busy machine may add to any of the times below.
 const NOISE: Duration = Duration::from_secs(1);
@@ -228,5 +228,63 @@ fn no_client_sees_it_when_one_of_three_backends_is_killed_and_restarted_under_lo
     wait_until("the load goes on", SOON, || load.answered() > answered + 1000);
     for tally in [load.stop(), fresh.stop()] {
         assert_eq!(tally.into_keys().collect::<Vec<_>>(), [Fate::Answered(200)]);
+    }
+}
+
+/// A backend that is probed well and answers no request before the gate opens.
+fn silent(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::scripted(move |served| {
+        while served.request().is_some() {
+            gate.wait();
+            served.write(&ok("late", false));
+        }
+    })
+}
+
+#[test]
+fn what_waits_for_a_backend_that_goes_down_is_asked_of_another_if_that_is_safe() {
+    let gate = Gate::default();
+    let (dying, well) = (silent(&gate), named("well"));
+    let proxy = probing(Flags::to(&[&dying, &well])).start();
+    let mut clients: Vec<_> = (0..8).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    }
+    wait_until("half of them wait", SOON, || dying.request_count() == 4);
+    let mut posts = [proxy.client(), proxy.client()];
+    for client in &mut posts {
+        client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx");
+    }
+    wait_until("a POST waits too", SOON, || dying.request_count() == 5);
+    dying.set_health(Health::Down);
+    for client in &mut clients {
+        assert_eq!(client.read_response("GET").expect(200).text(), "well");
+    }
+    wait_until("the log says why", SOON, || proxy.log().contains("backend-down"));
+    gate.open();
+    let mut bodies = posts.map(|mut client| client.read_response("POST").expect(200).text());
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["late", "well"], "each ran once, where it was");
+}
+
+#[test]
+fn what_waits_for_a_backend_that_goes_down_goes_on_waiting_where_no_other_can_serve_it() {
+    for flags in [["--retry-on", "lost"], ["--retries", "0"]] {
+        let gate = Gate::default();
+        let (dying, well) = (silent(&gate), named("well"));
+        let flags = probing(Flags::to(&[&dying, &well])).with(flags[0], flags[1]);
+        let proxy = flags.start();
+        let mut clients = [proxy.client(), proxy.client()];
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        }
+        wait_until("one waits", SOON, || dying.request_count() == 1);
+        dying.set_health(Health::Down);
+        wait_until("it is down", SOON, || proxy.log().contains("backend is down"));
+        gate.open();
+        let mut bodies = clients.map(|mut client| client.read_response("GET").expect(200).text());
+        bodies.sort_unstable();
+        assert_eq!(bodies, ["late", "well"]);
     }
 }
