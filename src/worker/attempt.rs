@@ -177,14 +177,14 @@ fn report(
     fared: Fared,
     (started, seen): (Instant, Option<Seen>),
 ) {
-    let latency = match fared {
-        Fared::Well => seen.map(|seen| seen.at.saturating_duration_since(started)),
+    let observed = match fared {
+        Fared::Well => seen.map(|seen| (seen.at.saturating_duration_since(started), seen.at)),
         // An endpoint that fails quickly is no quick one.
-        Fared::Badly(_) => Some(started.elapsed().max(FAILURE_LATENCY)),
+        Fared::Badly(_) => Some((started.elapsed().max(FAILURE_LATENCY), Instant::now())),
         Fared::Unknown => return,
     };
-    if let Some(latency) = latency {
-        worker.observe(request.pool, slot, latency);
+    if let Some((latency, now)) = observed {
+        worker.observe(request.pool, slot, latency, now);
     }
     worker.report(slot, if let Fared::Badly(kind) = fared { Some(kind) } else { None });
 }

@@ -13,7 +13,7 @@ use crossbeam::channel::Sender;
 use monoio::io::{CancelHandle, Canceller};
 use monoio::net::TcpListener;
 
-use crate::config::{Config, Faults};
+use crate::config::{Config, Faults, Policy};
 use crate::error::Cause;
 use crate::http1::client;
 use crate::metrics::{Counter, Lane, Lanes};
@@ -185,9 +185,11 @@ impl Worker {
         })
     }
 
-    /// Remembers how long an endpoint took until its answer began.
-    pub fn observe(&self, pool: PoolId, slot: Slot, latency: Duration) {
-        let now = Instant::now();
+    /// Remembers how long an endpoint took until its answer began, where the policy heeds that.
+    pub fn observe(&self, pool: PoolId, slot: Slot, latency: Duration, now: Instant) {
+        if self.config.balance.policy != Policy::Ewma {
+            return;
+        }
         self.with_cursor(pool, |cursor| cursor.observe(slot, latency, now));
     }
 
