@@ -285,7 +285,9 @@ impl<'a> Downlink<'a> {
         let seen = Seen { status: head.status, at: Instant::now(), keeps_for };
         self.terms.seen.set(Some(seen));
         let is_asked = on.statuses.as_ref().is_some_and(|it| it.contains(head.status));
-        if is_asked && has_other && is_repeatable && self.worker.affords_retry() {
+        // The rest of a body may be too much to hold, and the answer would be lost.
+        let is_sent = self.uplink.state.get() == UplinkState::Sent;
+        if is_asked && is_sent && has_other && is_repeatable && self.worker.affords_retry() {
             return Err(started(Cause::ResponseStatus));
         }
         Ok(())
