@@ -204,9 +204,15 @@ impl Server {
         self.tell(Message::Drain);
         let deadline = Instant::now() + self.config.drain_timeout;
         let second = self.supervise(Some(deadline))?;
+        let left = self.lanes.sum(Counter::ClientsOpen);
+        match second {
+            Some(_) => tracing::warn!(connections = left, "a second signal: ending at once"),
+            None if left > 0 => tracing::warn!(connections = left, "the time to drain is over"),
+            None => {}
+        }
         // What is left is reset, so that nobody takes half an answer for a whole one.
         self.tell(Message::Stop);
-        if second.is_some() || self.lanes.sum(Counter::ClientsOpen) > 0 {
+        if second.is_some() || left > 0 {
             self.supervise(Some(Instant::now() + ABORT_TIME))?;
         }
         self.tell_end();
@@ -337,13 +343,7 @@ impl Server {
                          known backends stay in use; restart corelane"
                     );
                 }
-                Next::Deadline => {
-                    let left = self.lanes.sum(Counter::ClientsOpen);
-                    if left > 0 {
-                        tracing::warn!(connections = left, "the time to drain is over");
-                    }
-                    return Ok(None);
-                }
+                Next::Deadline => return Ok(None),
             }
         }
         Ok(None)

@@ -104,14 +104,17 @@ impl Cause {
             C::NoEndpoint => fail(
                 503,
                 Retry::Never,
-                "no-endpoint",
+                "no-backend",
                 "destination_unavailable",
                 "no backend is available",
             ),
             C::EndpointsBusy => {
-                busy("endpoints-busy", "every backend has as many requests as it may")
+                busy("backends-busy", "every backend has as many requests as it may")
             }
-            C::QueueFull => busy("queue-full", "too many requests wait for a backend"),
+            C::QueueFull => busy(
+                "queue-full",
+                "every backend has all its connections in use, and no more requests may wait",
+            ),
             C::QueueTimeout => busy("queue-timeout", "no backend had a place in time"),
             C::ConnectFailed => fail(
                 502,
@@ -167,7 +170,7 @@ impl Cause {
                 Retry::IfIdempotent(Class::Status),
                 "response-status",
                 "http_protocol_error",
-                "the backend failed, and no other could be asked",
+                "the backend answered with a status that is tried again",
             ),
             C::ResponseTruncated => cut("response-truncated", "the backend's answer ended early"),
             C::ResponseChunkInvalid => {

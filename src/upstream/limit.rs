@@ -90,11 +90,6 @@ impl Limits {
         self.trials.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
     }
 
-    /// Gives a trial back that was not made.
-    pub fn give_trial(&self) {
-        self.trials.fetch_add(1, Ordering::AcqRel);
-    }
-
     /// Whether a trial could be made just now.
     #[must_use]
     pub fn has_trial(&self) -> bool {
@@ -126,8 +121,6 @@ mod tests {
         assert!(!limits.take_trial());
         limits.allow_trials(2);
         assert_eq!([(); 3].map(|()| limits.take_trial()), [true, true, false]);
-        limits.give_trial();
-        assert!(limits.has_trial());
         limits.allow_trials(1);
         assert_eq!([(); 2].map(|()| limits.take_trial()), [true, false]);
     }

@@ -278,7 +278,7 @@ impl<'a> Downlink<'a> {
         // A backend that gives an unused connection up may say so, just as a request comes
         // (RFC 9110 §15.5.9).
         let is_closing = is_reused && head.status == REQUEST_TIMEOUT && !head.keep_alive;
-        if is_closing && on.lost && is_repeatable && self.worker.affords_retry() {
+        if is_closing && on.lost && is_repeatable {
             return Err(Failure { cause: Cause::BackendLost, progress: Progress::Sent });
         }
         let keeps_for = head.keep_alive_seconds.map(|it| Duration::from_secs(u64::from(it)));

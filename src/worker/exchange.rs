@@ -6,7 +6,6 @@
 use std::rc::Rc;
 
 use crate::error::{Cause, Fate};
-use crate::metrics::Counter;
 use crate::worker::answer;
 use crate::worker::attempt::{self, MayRepeat};
 use crate::worker::buffer::{Buffer, Sink};
@@ -46,8 +45,13 @@ async fn try_endpoints(
 ) -> After {
     let (mut tried, mut retries) = (Tried::none(), Retries::default());
     let mut placed = placement::find(worker, client, request, &tried).await;
-    let mut cause = None;
-    while let Ok(placement) = placed {
+    // Where there was an attempt, its failure says more than the want of another endpoint.
+    let mut last = None;
+    let cause = loop {
+        let placement = match placed {
+            Ok(placement) => placement,
+            Err(shortage) => break last.unwrap_or(shortage),
+        };
         let (index, slot) = (placement.index, placement.slot);
         tried.add(slot);
         let may_repeat = may_repeat(worker, request, &tried, retries);
@@ -62,12 +66,13 @@ async fn try_endpoints(
         let repeatable =
             Repeatable { is_idempotent: request.is_idempotent, is_held: request.is_held };
         let may_follow = retry::may_follow(failure, repeatable, retries, &worker.config.retry);
-        if !may_follow || !worker.affords_retry() {
+        // An answer is given up for another attempt only after the budget was asked.
+        let is_afforded = || failure.cause == Cause::ResponseStatus || worker.affords_retry();
+        if !may_follow || !is_afforded() {
             worker.note_backend(failure.cause, &peer.addr, endpoint);
             return answer(worker, client, request, failure.cause).await;
         }
-        worker.log_backend(failure.cause, &peer.addr, endpoint);
-        worker.lane().add(Counter::Retries);
+        worker.note_retry(failure.cause, &peer.addr, endpoint);
         retries.count += 1;
         retries.after_sent += u32::from(failure.progress != Progress::Untouched);
         request.scratch.answer.from_backend.clear();
@@ -77,10 +82,8 @@ async fn try_endpoints(
         if failure.cause == Cause::BackendLost && matches!(placed, Err(Cause::NoEndpoint)) {
             placed = placement::find_again(worker, client, request, slot).await;
         }
-        cause = Some(failure.cause);
-    }
-    // Where there was an attempt, its failure says more than the want of another endpoint.
-    let cause = cause.or(placed.err()).unwrap_or(Cause::NoEndpoint);
+        last = Some(failure.cause);
+    };
     worker.note(cause, &peer.addr);
     answer(worker, client, request, cause).await
 }

@@ -198,7 +198,7 @@ async fn sweep(worker: Rc<Worker>) {
             tidied = now;
             // The oldest ones of each endpoint, since each look costs a system call.
             let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
-            worker.idle.borrow_mut().sweep(now, LOOKS_MAX, is_alive);
+            worker.idle.borrow_mut().sweep(now, POOL_LOOKS_MAX, is_alive);
             worker.mark_budget(passed);
             worker.flush_log();
         }
@@ -223,7 +223,7 @@ fn tick_of(config: &Config) -> Duration {
 }
 
 /// The most pooled connections of an endpoint that are looked at in one sweep.
-const LOOKS_MAX: usize = 32;
+const POOL_LOOKS_MAX: usize = 32;
 /// How long a dying worker may take to end its connections, and how often it looks.
 const WIND_UP_TIME: Duration = Duration::from_secs(1);
 const WIND_UP_POLL: Duration = Duration::from_millis(5);

@@ -208,14 +208,13 @@ impl Attempt<'_> {
     }
 
     fn by_policy(&self) -> Result<Placement, Shortage> {
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..PICKS_MAX {
             let is_free = |index: usize| self.is_free(index);
             let picked = self.worker.pick(self.pool, self.request, self.now, is_free);
-            let Some(endpoint) = picked.and_then(|index| self.pool.endpoints.get(index)) else {
-                break;
-            };
+            let Some(index) = picked else { break };
+            let Some(endpoint) = self.pool.endpoints.get(index) else { break };
             // Another worker may have been quicker.
-            if let Ok(placement) = self.enter(picked.unwrap_or_default(), endpoint) {
+            if let Ok(placement) = self.enter(index, endpoint) {
                 return Ok(placement);
             }
         }
@@ -392,7 +391,7 @@ impl Tried {
     }
 }
 
-/// The most endpoints that one request is tried on.
-pub const TRIED_MAX: usize = 16;
+/// The most endpoints that are remembered as tried: more than `--retries` allows.
+const TRIED_MAX: usize = 16;
 /// How often an endpoint is picked that another worker was quicker on, before a request waits.
-const LOOKS_MAX: usize = 8;
+const PICKS_MAX: usize = 8;

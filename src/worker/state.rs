@@ -20,12 +20,12 @@ use crate::metrics::{Counter, Lane, Lanes};
 use crate::panic::contained;
 use crate::upstream::balance::{Ask, Cursor};
 use crate::upstream::endpoint::{Endpoint, Slot};
-use crate::upstream::outcome::{Kind, Outcome};
+use crate::upstream::outcome::{self, Kind};
 use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, Pool, PoolId, Published, View};
 use crate::worker::budget::{Budget, Counts, MARK_INTERVAL};
 use crate::worker::buffer::Buffers;
-use crate::worker::causes::{CauseLog, Who};
+use crate::worker::causes::{CauseLog, Outcome, Who};
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
 use crate::worker::places::Places;
@@ -55,7 +55,7 @@ pub struct Worker {
     budget: Budget,
     /// The epoch of the snapshot that requests in the queue were last told of.
     heeded: Cell<u64>,
-    outcomes: Sender<Outcome>,
+    outcomes: Sender<outcome::Outcome>,
     lanes: Lanes,
     places: Arc<Places>,
     rate: RefCell<Option<RateLimit>>,
@@ -95,7 +95,7 @@ pub struct Shared {
     /// The snapshot in force.
     pub published: Published,
     /// Where failures of backends are told.
-    pub outcomes: Sender<Outcome>,
+    pub outcomes: Sender<outcome::Outcome>,
 }
 
 impl fmt::Debug for Worker {
@@ -206,7 +206,7 @@ impl Worker {
         let Some(kind) = kind else { return self.lane().add_success(slot.number) };
         self.lane().add_failure(slot.number);
         let successes = self.lanes.succeeded(slot.number);
-        if self.outcomes.try_send(Outcome { slot, kind, successes }).is_err() {
+        if self.outcomes.try_send(outcome::Outcome { slot, kind, successes }).is_err() {
             self.lane().add(Counter::OutcomesDropped);
         }
     }
@@ -247,19 +247,21 @@ impl Worker {
     /// Counts and logs what ended a request or a connection of this client.
     pub fn note(&self, cause: Cause, client: &dyn Display) {
         self.lane().add_cause(cause);
-        self.causes.note(cause, Who { client, backend: None });
+        self.causes.note(cause, Outcome::End, Who { client, backend: None });
     }
 
     /// Counts and logs what ended a request that went to this endpoint.
     pub fn note_backend(&self, cause: Cause, client: &dyn Display, endpoint: Option<&Endpoint>) {
         self.lane().add_cause(cause);
-        self.log_backend(cause, client, endpoint);
+        let backend = endpoint.map(|endpoint| endpoint.id.as_str());
+        self.causes.note(cause, Outcome::End, Who { client, backend });
     }
 
-    /// Logs what went wrong with this endpoint and did not end the request.
-    pub fn log_backend(&self, cause: Cause, client: &dyn Display, endpoint: Option<&Endpoint>) {
+    /// Counts and logs what ended an attempt on this endpoint, after which another follows.
+    pub fn note_retry(&self, cause: Cause, client: &dyn Display, endpoint: Option<&Endpoint>) {
+        self.lane().add(Counter::Retries);
         let backend = endpoint.map(|endpoint| endpoint.id.as_str());
-        self.causes.note(cause, Who { client, backend });
+        self.causes.note(cause, Outcome::Retry, Who { client, backend });
     }
 
     /// The faults that tests provoke; a worker that took over from a dead one has none.

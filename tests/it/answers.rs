@@ -254,13 +254,13 @@ fn without_an_eligible_endpoint_the_answer_is_503_and_the_connection_stays() {
     let proxy = in_front_of_nothing();
     let mut client = proxy.client();
     for _ in 0..2 {
-        check_own_answer(&client.get("/"), 503, "destination_unavailable", "no-endpoint");
+        check_own_answer(&client.get("/"), 503, "destination_unavailable", "no-backend");
     }
     let seconds: u32 = client.get("/").get("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&seconds), "{seconds}");
     client.request("HEAD / HTTP/1.1\r\nHost: t\r\n\r\n").expect(503);
     let post = client.request("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello");
-    check_own_answer(&post, 503, "destination_unavailable", "no-endpoint");
+    check_own_answer(&post, 503, "destination_unavailable", "no-backend");
     let mut old = proxy.client();
     old.request("GET / HTTP/1.0\r\n\r\n").expect(503);
     old.expect_close();
@@ -271,7 +271,7 @@ fn an_unread_body_of_a_failed_request_is_never_read_as_a_request() {
     let proxy = in_front_of_nothing();
     let mut client = proxy.client();
     client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 60\r\n\r\n");
-    check_own_answer(&client.read_response("POST"), 503, "destination_unavailable", "no-endpoint");
+    check_own_answer(&client.read_response("POST"), 503, "destination_unavailable", "no-backend");
     // It may drain the body or close; what it must not do is answer the body.
     client
         .wire

@@ -39,7 +39,7 @@ fn just_so_many_requests_are_in_flight_and_more_are_refused_at_once() {
         assert_eq!((served.len(), refused.len()), (3, 9));
         for client in &mut refused {
             let refusal = client.read_response("GET");
-            check_own_answer(&refusal, 503, "connection_limit_reached", "endpoints-busy");
+            check_own_answer(&refusal, 503, "connection_limit_reached", "backends-busy");
         }
         turnstile.release(3);
         for client in &mut served {
@@ -70,7 +70,7 @@ fn a_request_goes_to_the_backend_that_is_not_at_its_limit() {
         upstreams.iter().all(|upstream| upstream.request_count() == 2)
     });
     let refusal = proxy.client().get("/");
-    check_own_answer(&refusal, 503, "connection_limit_reached", "endpoints-busy");
+    check_own_answer(&refusal, 503, "connection_limit_reached", "backends-busy");
     turnstile.release(4);
     for client in &mut clients {
         client.read_response("GET").expect(200);
@@ -98,7 +98,7 @@ fn just_so_many_connections_are_in_the_making_and_more_are_refused_at_once() {
         assert_eq!((connecting.len(), refused.len()), (2, 6), "after {took:?}");
         for client in &mut refused {
             let refusal = client.read_response("GET");
-            check_own_answer(&refusal, 503, "connection_limit_reached", "endpoints-busy");
+            check_own_answer(&refusal, 503, "connection_limit_reached", "backends-busy");
         }
         for client in &mut connecting {
             let answer = client.read_response("GET");

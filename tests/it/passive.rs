@@ -345,7 +345,7 @@ fn a_breaker_opens_lets_exactly_its_trials_pass_over_two_workers_and_closes() {
     assert_eq!(upstream.request_count() - before, 3, "{}", proxy.log());
     let refused = client.get("/").expect(503);
     assert!(
-        refused.get("proxy-status").is_some_and(|it| it.contains("endpoints-busy")),
+        refused.get("proxy-status").is_some_and(|it| it.contains("backends-busy")),
         "{refused:?}"
     );
     gate.open();
