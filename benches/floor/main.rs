@@ -3,13 +3,15 @@
 //! `floor relay` passes bytes between each client and a backend connection of its own, blindly: no
 //! parsing, no pool, no timers, no counters. Its ring, buffers and socket options are corelane's,
 //! so that the processor time beyond it is what corelane's own work costs.
-//! `floor respond` is the backend of `bench-scripts/compare`. One thread each; SIGTERM ends them.
+//! `floor respond` is the backend of `bench-scripts/compare`, `floor load` its load at a fixed rate.
+//! One thread each; SIGTERM ends them.
 
 #![expect(
     unsafe_code,
     reason = "the bare ring takes pointers; monoio's cost is a part of what is measured"
 )]
 
+mod load;
 mod relay;
 mod responder;
 mod ring;
@@ -18,12 +20,14 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use corelane::worker::buffer::BACKEND_BYTES;
+use load::Load;
 use relay::Relay;
 use responder::Responder;
 
 const USAGE: &str = "\
 floor relay --listen IP:PORT --backend IP:PORT [--core N] [--buffer-bytes N]
 floor respond --listen IP:PORT [--core N]
+floor load --backend IP:PORT --target /N --conns N --rate N --seconds N [--core N]
 Not a micro-benchmark: bench-scripts/compare runs it.";
 
 fn main() -> ExitCode {
@@ -36,7 +40,7 @@ fn main() -> ExitCode {
     match run(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("floor: {error}\n{USAGE}");
+            eprintln!("floor: {error}; without flags it says what it wants");
             ExitCode::FAILURE
         }
     }
@@ -55,6 +59,9 @@ fn run(words: &[String]) -> Result<(), String> {
         return Err(format!("cannot run on core {core}"));
     }
     raise_descriptor_limit().map_err(|error| format!("ulimit -n: {error}"))?;
+    if verb == "load" {
+        return load::run(&options.load()?).map_err(|error| error.to_string());
+    }
     let listen = options.listen.ok_or("--listen is missing")?;
     let ended = match verb.as_str() {
         "relay" => {
@@ -77,6 +84,10 @@ struct Options {
     backend: Option<SocketAddr>,
     core: Option<usize>,
     buffer_bytes: Option<usize>,
+    target: Option<String>,
+    conns: Option<usize>,
+    rate: Option<f64>,
+    seconds: Option<f64>,
 }
 
 impl Options {
@@ -87,9 +98,23 @@ impl Options {
             "--backend" => self.backend = Some(value.parse().map_err(|_| wrong(()))?),
             "--core" => self.core = Some(value.parse().map_err(|_| wrong(()))?),
             "--buffer-bytes" => self.buffer_bytes = Some(value.parse().map_err(|_| wrong(()))?),
+            "--target" => self.target = Some(value.to_owned()),
+            "--conns" => self.conns = Some(value.parse().map_err(|_| wrong(()))?),
+            "--rate" => self.rate = Some(value.parse().map_err(|_| wrong(()))?),
+            "--seconds" => self.seconds = Some(value.parse().map_err(|_| wrong(()))?),
             _ => return Err(format!("{flag} is unknown")),
         }
         Ok(())
+    }
+
+    fn load(self) -> Result<Load, String> {
+        Ok(Load {
+            to: self.backend.ok_or("--backend is missing")?,
+            target: self.target.ok_or("--target is missing")?,
+            conns: self.conns.ok_or("--conns is missing")?,
+            rate: self.rate.filter(|rate| *rate > 0.0).ok_or("--rate is missing")?,
+            seconds: self.seconds.ok_or("--seconds is missing")?,
+        })
     }
 }
 

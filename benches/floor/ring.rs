@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
@@ -24,7 +25,7 @@ pub(crate) struct Ring(IoUring);
 
 impl Ring {
     /// corelane's best ring: `worker/driver.rs` has the same flags and sizes.
-    fn new() -> io::Result<Ring> {
+    pub(crate) fn new() -> io::Result<Ring> {
         IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -75,6 +76,22 @@ impl Ring {
         let entry = opcode::Connect::new(fd, addr.as_ptr().cast(), addr.len()).build();
         // SAFETY: the caller's promise.
         unsafe { self.push(entry.user_data(tag)) }
+    }
+
+    /// Submits, and waits for a completion for `timeout` at most.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        let time = types::Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+        let args = types::SubmitArgs::new().timespec(&time);
+        match self.0.submitter().submit_with_args(1, &args) {
+            Err(error) if error.raw_os_error() == Some(ETIME) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            submitted => submitted.map(drop),
+        }
+    }
+
+    /// What has completed, by tag and result.
+    pub(crate) fn completed(&mut self) -> Vec<(u64, i32)> {
+        self.0.completion().map(|entry| (entry.user_data(), entry.result())).collect()
     }
 
     fn accept(&mut self, listener: &Socket) -> io::Result<()> {
@@ -187,6 +204,7 @@ const ENTRIES: u32 = 4096;
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 const BACKLOG: i32 = 4096;
 const POLLIN: u32 = 1;
+const ETIME: i32 = 62;
 /// Tags that are no connection's.
 const ACCEPT: u64 = u64::MAX;
 const SIGNAL: u64 = u64::MAX - 1;
