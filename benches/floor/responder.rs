@@ -2,7 +2,7 @@
 //!
 //! It costs the core that it shares with the load generator less than nginx would, so that the
 //! proxy is what is saturated. `/N` is answered with N bytes, `/chunked/N` with N bytes in chunks
-//! of 4 KiB, anything else with 100 bytes; a request's body is read to its end first. It knows no
+//! of 4 KiB, `/received` with how many bytes of bodies have come, anything else with 100 bytes; a request's body is read to its end first. It knows no
 //! more of HTTP than wrk, oha and the proxies send.
 
 use std::collections::HashMap;
@@ -16,6 +16,8 @@ use crate::ring::{Ring, Service, Table};
 
 /// The clients, and the responses by target.
 pub(crate) struct Responder {
+    /// Bytes of requests' bodies that have come.
+    received: u64,
     conns: Table<Conn>,
     responses: HashMap<Vec<u8>, Responses>,
 }
@@ -42,7 +44,7 @@ struct Conn {
 
 impl Responder {
     pub(crate) fn new() -> Responder {
-        Responder { conns: Table::new(), responses: HashMap::new() }
+        Responder { received: 0, conns: Table::new(), responses: HashMap::new() }
     }
 }
 
@@ -64,9 +66,10 @@ impl Service for Responder {
     fn completed(&mut self, tag: u64, result: i32, ring: &mut Ring) -> io::Result<()> {
         let number = usize::try_from(tag).expect("made of a usize");
         let conn = self.conns.row(number);
+        let (responses, received) = (&mut self.responses, &mut self.received);
         let is_alive = match usize::try_from(result) {
             Ok(count) if count > 0 && conn.is_sending => conn.have_sent(count),
-            Ok(count) if count > 0 => conn.have_received(count, &mut self.responses),
+            Ok(count) if count > 0 => conn.have_received(count, responses, received),
             _end => false,
         };
         if !is_alive {
@@ -102,8 +105,14 @@ impl Conn {
     }
 
     /// Whether the connection lives on.
-    fn have_received(&mut self, count: usize, responses: &mut HashMap<Vec<u8>, Responses>) -> bool {
+    fn have_received(
+        &mut self,
+        count: usize,
+        responses: &mut HashMap<Vec<u8>, Responses>,
+        received: &mut u64,
+    ) -> bool {
         if self.body_left > 0 {
+            *received += count as u64;
             return match self.body_left.checked_sub(count as u64) {
                 Some(left) => {
                     self.body_left = left;
@@ -128,6 +137,12 @@ impl Conn {
             return false;
         }
         self.closes = memmem::find(head, b"\r\nconnection: close").is_some();
+        *received += body.len() as u64;
+        if target == b"/received" {
+            let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{received:20}");
+            (self.len, self.response) = (0, Some(text.into_bytes().into()));
+            return true;
+        }
         let made = responses.entry(target).or_insert_with_key(|target| Responses::of(target));
         let response = if self.closes { &made.closing } else { &made.kept };
         (self.len, self.body_left, self.response) = (0, left, Some(response.clone()));
@@ -169,7 +184,7 @@ fn value_of(head: &[u8], name: &[u8]) -> Option<u64> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
-const RECEIVE_BYTES: usize = 16 * 1024;
+const RECEIVE_BYTES: usize = 64 * 1024;
 const BODY_BYTES_DEFAULT: usize = 100;
 const BODY_BYTES_MAX: usize = 100_000_000;
 const CHUNK_BYTES: usize = 4096;
