@@ -165,7 +165,7 @@ class Record:
     A column is its title and the format of its values: a width, or a width and the decimals of numbers.
     """
 
-    def __init__(self, name, binary, oha_binary, columns):
+    def __init__(self, name, binary, oha_binary, columns, notes=()):
         self.name, self.columns, self.rows, self.commands = name, columns, [], []
         version = lambda command: subprocess.run(command, capture_output=True, text=True).stdout.strip()
         commit = version(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
@@ -175,6 +175,8 @@ class Record:
                  f"Linux {platform.release()}, {os.cpu_count()} cores")
         self.say(f"# {version([binary, '--version'])} ({commit}), {version([oha_binary, '--version'])}, "
                  f"Python {platform.python_version()}")
+        for note in notes:
+            self.say(f"# {note}")
         self.say("")
         titles = (f"{title:{place_of(form)}}" for title, form in columns)
         self.say("  ".join(titles).rstrip())
@@ -194,7 +196,7 @@ class Record:
         cells = (f"{value:{form}}" for value, (_, form) in zip(values, self.columns))
         self.say("  ".join(cells).rstrip())
 
-    def store(self):
+    def store(self, svg=None):
         host = platform.node().split(".")[0] or "host"
         directory = ROOT / "runs" / f"{datetime.date.today().isoformat()}-{host}"
         directory.mkdir(parents=True, exist_ok=True)
@@ -204,4 +206,6 @@ class Record:
             writer = csv.writer(file)
             writer.writerow(title.strip() for title, _ in self.columns)
             writer.writerows(self.rows)
+        if svg:
+            (directory / f"{self.name}.svg").write_text(svg)
         print(f"\nstored in {directory}/{self.name}.txt and .csv", flush=True)

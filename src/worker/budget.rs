@@ -28,7 +28,10 @@ impl Budget {
     /// The budget of a worker that starts at these counts.
     #[must_use]
     pub fn new(now: Counts) -> Budget {
-        Budget { marks: RefCell::new(VecDeque::from([now])) }
+        // A window's room at once: marks are made while requests are served.
+        let mut marks = VecDeque::with_capacity(MARKS);
+        marks.push_back(now);
+        Budget { marks: RefCell::new(marks) }
     }
 
     /// Moves the window on, after so many times `MARK_INTERVAL`: more than one when the worker had
