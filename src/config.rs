@@ -1,7 +1,7 @@
-//! What needs a restart to change, checked once: whoever holds a `Config` need not check again.
+//! All that flags say, checked once: whoever holds a `Config` need not check again.
 //!
-//! `cli` builds it from flags and environment. What an operator may change while corelane runs
-//! (endpoints, weights, policies) lives in `upstream::snapshot` instead.
+//! `cli` builds it from flags and environment. What changes while corelane runs (which endpoints
+//! take requests, with what weight) lives in `upstream::snapshot`.
 
 mod balance;
 mod health;

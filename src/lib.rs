@@ -19,6 +19,14 @@
 //! | 11 | [`worker::tunnel`] | after a 101, or a 2xx to CONNECT: bytes both ways |
 //! | 12 | [`worker::answer`] | where no backend's answer can be had: the row of [`error::Cause`] as [`http1::reply`] writes it |
 //!
+//! After the answer, [`worker::attempt`] checks the connection in to [`upstream::pool`], and what was
+//! counted lies in [`metrics`].
+//!
+//! What a probe finds goes from [`health::Watch`] to the control thread's roster of members
+//! (`control::{roster,member}`), which puts together what probes, agents, requests' outcomes
+//! (`control::passive` with [`health::outlier`] and [`health::breaker`]) and operators say, and
+//! `control::publish` makes a snapshot of it.
+//!
 //! The head for the backend is written before an endpoint is picked: it does not depend on the
 //! endpoint, so one synchronous pass goes from the client's bytes to the backend's bytes, nothing
 //! borrowed lives across a wait, and a retry sends the same bytes again.

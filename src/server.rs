@@ -37,7 +37,7 @@ pub struct Server {
     waitlist: Arc<Waitlist>,
     control: Control,
     addrs: Vec<SocketAddr>,
-    places: Vec<Place>,
+    posts: Vec<Post>,
     is_draining: bool,
     /// The ready file that this process wrote, by its inode.
     announced: Option<u64>,
@@ -47,7 +47,7 @@ pub struct Server {
 
 /// What a worker needs to be started, and to be started again.
 #[derive(Debug)]
-struct Place {
+struct Post {
     core: usize,
     listeners: Vec<TcpListener>,
     mailbox: Arc<Mailbox>,
@@ -103,25 +103,25 @@ impl Server {
             prepare_ready_file(path)?;
         }
         let workers = config.workers.cores.len();
-        let mut places = Vec::with_capacity(workers);
+        let mut posts = Vec::with_capacity(workers);
         for core in &config.workers.cores {
             let (mailbox, inbox) =
                 Mailbox::new().map_err(|error| StartError::Resource("a mailbox", error))?;
-            places.push(Place { core: *core, listeners: Vec::new(), mailbox, inbox, restarts: 0 });
+            posts.push(Post { core: *core, listeners: Vec::new(), mailbox, inbox, restarts: 0 });
         }
         let mut addrs = Vec::new();
         for listener in &config.listeners {
             let sockets = listen(listener, workers)?;
             addrs.push(local_addr(&sockets[0], listener.addr)?);
-            for (place, socket) in places.iter_mut().zip(sockets) {
-                place.listeners.push(socket);
+            for (post, socket) in posts.iter_mut().zip(sockets) {
+                post.listeners.push(socket);
             }
         }
         let lanes = Lanes::new(workers, config.backends.len());
         let client = &config.client;
         let client_places =
             Arc::new(Places::new(workers, client.conns_max, client.conns_per_address_max));
-        let mailboxes = places.iter().map(|place| place.mailbox.clone()).collect();
+        let mailboxes = posts.iter().map(|post| post.mailbox.clone()).collect();
         let waitlist = Waitlist::new(mailboxes, config.queue.requests_max);
         let (outcomes, received) = outcome::channel();
         let control = Control::start(&config, lanes.clone(), received)?;
@@ -134,7 +134,7 @@ impl Server {
             waitlist,
             control,
             addrs,
-            places,
+            posts,
             is_draining: false,
             announced: None,
             events,
@@ -184,7 +184,7 @@ impl Server {
     /// # Errors
     /// When a worker cannot start, or the ready file cannot be written.
     pub fn run(mut self) -> Result<u8, StartError> {
-        for id in 0..self.places.len() {
+        for id in 0..self.posts.len() {
             self.start(id)?;
         }
         let mut signal = self.wait_until_started()?;
@@ -224,9 +224,9 @@ impl Server {
     /// Starts a worker's thread.
     fn start(&self, id: usize) -> Result<(), StartError> {
         let resource = |error| StartError::Resource("a worker's thread and sockets", error);
-        let place = &self.places[id];
+        let post = &self.posts[id];
         let listeners: Result<Vec<_>, _> =
-            place.listeners.iter().map(TcpListener::try_clone).collect();
+            post.listeners.iter().map(TcpListener::try_clone).collect();
         let seat = Seat {
             shared: Shared {
                 id,
@@ -237,10 +237,10 @@ impl Server {
                 published: self.control.published(),
                 outcomes: self.outcomes.clone(),
             },
-            core: place.core,
+            core: post.core,
             listeners: listeners.map_err(resource)?,
-            inbox: place.inbox.try_clone().map_err(resource)?,
-            is_successor: place.restarts > 0,
+            inbox: post.inbox.try_clone().map_err(resource)?,
+            is_successor: post.restarts > 0,
         };
         let events = self.event_sender.clone();
         let started = events.clone();
@@ -257,11 +257,11 @@ impl Server {
     /// Waits until every worker accepts connections; a signal may come first.
     fn wait_until_started(&mut self) -> Result<Option<i32>, StartError> {
         let mut started = 0;
-        while started < self.places.len() {
+        while started < self.posts.len() {
             match self.events.recv() {
                 Ok(Event::Started { driver }) => {
                     started += 1;
-                    tracing::info!(driver, started, of = self.places.len(), "a worker is up");
+                    tracing::info!(driver, started, of = self.posts.len(), "a worker is up");
                 }
                 Ok(Event::Signal(signal)) => return Ok(Some(signal)),
                 Ok(Event::Ended { id, how }) => self.replace(id, &how?)?,
@@ -324,7 +324,7 @@ impl Server {
     /// Keeps the workers running until a signal comes; when draining, until all have ended or the
     /// deadline has passed.
     fn supervise(&mut self, deadline: Option<Instant>) -> Result<Option<i32>, StartError> {
-        let mut running = self.places.len();
+        let mut running = self.posts.len();
         let control_ended = self.control.ended().clone();
         let mut control = Some(&control_ended);
         while running > 0 {
@@ -352,7 +352,7 @@ impl Server {
     /// Starts a worker that died again on a new thread.
     fn replace(&mut self, id: usize, how: &Ended) -> Result<(), StartError> {
         let Ended::Panicked(panic) = how else { return Ok(()) };
-        let restarts = &mut self.places[id].restarts;
+        let restarts = &mut self.posts[id].restarts;
         *restarts += 1;
         tracing::error!(
             worker = id,
@@ -369,13 +369,13 @@ impl Server {
     }
 
     fn tell(&self, message: Message) {
-        for id in 0..self.places.len() {
+        for id in 0..self.posts.len() {
             self.tell_worker(id, message);
         }
     }
 
     fn tell_worker(&self, id: usize, message: Message) {
-        if self.places[id].mailbox.post(message).is_err() {
+        if self.posts[id].mailbox.post(message).is_err() {
             tracing::error!(worker = id, "a worker's mailbox is full: it is stuck");
         }
     }

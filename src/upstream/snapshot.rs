@@ -42,7 +42,7 @@ impl std::ops::Deref for Held {
     }
 }
 
-/// The pools and routes in force.
+/// The pools in force.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Counts the snapshots of this process.
