@@ -376,7 +376,7 @@ impl Server {
 
     fn tell_worker(&self, id: usize, message: Message) {
         if self.posts[id].mailbox.post(message).is_err() {
-            tracing::error!(worker = id, "a worker's mailbox is full: it is stuck");
+            tracing::error!(worker = id, ?message, "a worker was not told");
         }
     }
 

@@ -94,7 +94,7 @@ impl Roster {
         for member in &mut self.members {
             let standing = member.standing(self.is_panicking);
             let weight = member.weight(now, self.slow_start);
-            let is_sick = member.is_sick();
+            let is_sick = !self.is_panicking && member.is_sick();
             let shown = &mut member.endpoint;
             is_change |=
                 (shown.standing, shown.weight, shown.is_sick) != (standing, weight, is_sick);

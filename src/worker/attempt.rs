@@ -204,7 +204,7 @@ fn keep(worker: &Worker, slot: Slot, backend: Stream, seen: Option<Seen>) {
     idle.checkin(slot, backend, Instant::now());
     drop(idle);
     if has_place {
-        worker.queue.call_first();
+        worker.call_waiting();
     }
 }
 

@@ -49,12 +49,18 @@ impl Budget {
     /// Whether one more retry is within the budget.
     #[must_use]
     pub fn allows(&self, now: Counts, config: &RetryConfig) -> bool {
+        self.left(now, config) > 0
+    }
+
+    /// How many retries are within the budget just now.
+    #[must_use]
+    pub fn left(&self, now: Counts, config: &RetryConfig) -> u64 {
         let oldest = self.marks.borrow().front().copied().unwrap_or_default();
         let requests = now.requests.wrapping_sub(oldest.requests);
         let retries = now.retries.wrapping_sub(oldest.retries);
         let share = requests.saturating_mul(u64::from(config.budget_percent)) / 100;
         let always = u64::from(config.budget_per_second) * WINDOW.as_secs();
-        retries < share.max(always)
+        share.max(always).saturating_sub(retries)
     }
 }
 

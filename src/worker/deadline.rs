@@ -129,10 +129,13 @@ impl Deadlines {
         });
     }
 
-    /// Ends the waits for endpoints that are down, where another one may be tried instead.
-    pub fn leave(&self, is_down: impl Fn(Endpoint) -> bool) {
+    /// Ends the waits for endpoints that are down, where another one may be tried instead;
+    /// `waits_max` of them.
+    pub fn leave(&self, waits_max: u64, is_down: impl Fn(Endpoint) -> bool) {
+        let mut left = waits_max;
         for slot in self.slots.borrow_mut().iter_mut().filter(|slot| slot.in_use) {
-            if slot.may_leave.is_some_and(&is_down) {
+            if left > 0 && slot.may_leave.is_some_and(&is_down) {
+                left -= 1;
                 slot.may_leave = None;
                 slot.has_left = true;
                 shutdown(slot.fd, Side::Both);

@@ -133,7 +133,6 @@ impl<'a> Downlink<'a> {
                 0 => Lost::BeforeHead(failure),
                 _ => Lost::BeforeHead(shown(failure.cause)),
             })?;
-            self.backend.set_may_leave(None);
             let is_final = !head.is_interim;
             self.interims += usize::from(head.is_interim);
             if self.interims > INTERIM_HEADS_MAX {
@@ -191,12 +190,14 @@ impl<'a> Downlink<'a> {
             let read = buffers.from_backend.fill(self.receiver).await;
             let cause = if self.client.is_gone() {
                 Cause::ClientLeft
-            } else if self.backend.has_left() && !has_bytes {
-                Cause::BackendDown
             } else if self.backend.expired(Wait::Read) || self.backend.expired(Wait::Write) {
                 Cause::ResponseTimeout
             } else if matches!(read, Ok(1..)) {
+                self.backend.set_may_leave(None);
                 continue;
+            } else if self.backend.has_left() {
+                // The client has seen nothing of what had come.
+                return Err(Failure { cause: Cause::BackendDown, progress: Progress::Sent });
             } else if has_bytes {
                 Cause::ResponseInvalid
             } else {
@@ -323,7 +324,10 @@ impl<'a> Downlink<'a> {
 
     /// Gives the backend up; the rest of the request's body is held for another attempt.
     pub fn give_up(&self) {
-        self.uplink.state.set(UplinkState::Holding);
+        if self.uplink.state.replace(UplinkState::Holding) == UplinkState::Dropping {
+            // The client had little time left for a body that nobody wanted.
+            self.client.arm(Wait::Read, self.worker.config.client.body_timeout);
+        }
         sys::shutdown(self.backend.fd(), Side::Both);
     }
 

@@ -66,8 +66,9 @@ async fn try_endpoints(
         let repeatable =
             Repeatable { is_idempotent: request.is_idempotent, is_held: request.is_held };
         let may_follow = retry::may_follow(failure, repeatable, retries, &worker.config.retry);
-        // An answer is given up for another attempt only after the budget was asked.
-        let is_afforded = || failure.cause == Cause::ResponseStatus || worker.affords_retry();
+        // An answer, or the wait for one, is given up only after the budget was asked.
+        let is_given_up = matches!(failure.cause, Cause::ResponseStatus | Cause::BackendDown);
+        let is_afforded = || is_given_up || worker.affords_retry();
         if !may_follow || !is_afforded() {
             worker.note_backend(failure.cause, &peer.addr, endpoint);
             return answer(worker, client, request, failure.cause).await;
@@ -79,7 +80,8 @@ async fn try_endpoints(
         request.renew(worker);
         placed = placement::find(worker, client, request, &tried).await;
         // A lost connection says little about its endpoint: rather that one than none.
-        if failure.cause == Cause::BackendLost && matches!(placed, Err(Cause::NoEndpoint)) {
+        let may_be_same = matches!(failure.cause, Cause::BackendLost | Cause::BackendDown);
+        if may_be_same && matches!(placed, Err(Cause::NoEndpoint)) {
             placed = placement::find_again(worker, client, request, slot).await;
         }
         last = Some(failure.cause);

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use monoio::io::{CancelHandle, CancelableAsyncReadRent};
@@ -32,6 +32,11 @@ pub enum Message {
 /// The senders' side of a worker's mailbox.
 #[derive(Debug)]
 pub struct Mailbox {
+    /// What none must be lost of, however many others come.
+    drain: AtomicBool,
+    stop: AtomicBool,
+    places_freed: AtomicU32,
+    /// The rest.
     queue: ArrayQueue<Message>,
     /// A byte is on its way to the worker that it has not read.
     woken: AtomicBool,
@@ -54,34 +59,58 @@ impl Mailbox {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let queue = ArrayQueue::new(MESSAGES_MAX);
-        let mailbox = Arc::new(Mailbox { queue, woken: AtomicBool::new(false), wake });
+        let mailbox = Arc::new(Mailbox {
+            drain: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            places_freed: AtomicU32::new(0),
+            queue,
+            woken: AtomicBool::new(false),
+            wake,
+        });
         Ok((mailbox.clone(), Inbox { mailbox, woken }))
     }
 
-    /// How many messages wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// Whether no message waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+    /// How many places were freed that it was not told of yet.
+    #[cfg(test)]
+    pub(super) fn places_freed(&self) -> u32 {
+        self.places_freed.load(Ordering::Acquire)
     }
 
     /// Puts a message in and wakes the worker; never waits.
     ///
     /// # Errors
-    /// The message comes back when the mailbox is full.
+    /// A request for an unused connection comes back when too many wait; nothing else does.
     pub fn post(&self, message: Message) -> Result<(), Message> {
-        self.queue.push(message)?;
+        match message {
+            Message::Drain => self.drain.store(true, Ordering::Release),
+            Message::Stop => self.stop.store(true, Ordering::Release),
+            Message::PlaceFreed => {
+                self.places_freed.fetch_add(1, Ordering::AcqRel);
+            }
+            Message::CloseIdle(_) | Message::CloseIdleOf(_) => self.queue.push(message)?,
+        }
         if !self.woken.swap(true, Ordering::AcqRel)
             && let Err(error) = (&self.wake).write_all(&[0])
         {
             tracing::error!(%error, "a worker cannot be woken");
         }
         Ok(())
+    }
+}
+
+impl Mailbox {
+    /// The next message, the most urgent ones first.
+    fn take(&self) -> Option<Message> {
+        let is_set = |flag: &AtomicBool| flag.swap(false, Ordering::AcqRel);
+        if is_set(&self.stop) {
+            return Some(Message::Stop);
+        }
+        if is_set(&self.drain) {
+            return Some(Message::Drain);
+        }
+        let next = |count: u32| count.checked_sub(1);
+        let freed = self.places_freed.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        freed.ok().map(|_| Message::PlaceFreed).or_else(|| self.queue.pop())
     }
 }
 
@@ -109,7 +138,7 @@ impl Inbox {
         // A predecessor may have died between a wake-up and what it was for.
         loop {
             self.mailbox.woken.store(false, Ordering::Release);
-            while let Some(message) = self.mailbox.queue.pop() {
+            while let Some(message) = self.mailbox.take() {
                 if !on_message(message) {
                     return Ok(());
                 }
@@ -127,7 +156,7 @@ impl Inbox {
     }
 }
 
-/// The most messages that wait for one worker.
+/// The most requests for unused connections that wait for one worker.
 const MESSAGES_MAX: usize = 1024;
 /// The most wake-ups read at once.
 const WAKE_BYTES: usize = 64;

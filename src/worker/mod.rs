@@ -165,7 +165,7 @@ fn obey(worker: &Worker, message: Message) -> bool {
             false
         }
         Message::PlaceFreed => {
-            worker.queue.call_first();
+            worker.call_waiting();
             true
         }
         Message::CloseIdle(slot) => {
@@ -192,6 +192,8 @@ async fn sweep(worker: Rc<Worker>) {
         worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
         worker.heed_snapshot();
         worker.queue.sweep(now, |client| worker.deadlines.is_gone(client));
+        worker.call_waiting();
+        worker.ask_again();
         worker.lane().add(Counter::Sweeps);
         let passed = now.duration_since(tidied);
         if passed >= TIDY_INTERVAL {

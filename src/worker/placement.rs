@@ -15,7 +15,6 @@ use crate::upstream::limit::{Limit, Limits};
 use crate::upstream::pool::Part;
 use crate::upstream::snapshot::Pool;
 use crate::worker::mailbox::Message;
-use crate::worker::queue::Ticket;
 use crate::worker::request::Request;
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
@@ -113,7 +112,7 @@ pub async fn find_again(
 
 impl Search<'_> {
     async fn run(mut self, client: &Stream) -> Result<Placement, Cause> {
-        match self.look(None) {
+        match self.look(LAST) {
             Ok(placement) => Ok(placement),
             Err(Shortage::Full(slot)) => self.wait(client, slot, false).await,
             Err(Shortage::FullAlone(slot)) => self.wait(client, slot, true).await,
@@ -138,21 +137,16 @@ impl Search<'_> {
         let until = Instant::now() + worker.config.queue.timeout;
         let wanted = is_alone.then_some(full);
         let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, wanted, entry);
-        let message = if is_alone || self.tried.count > 0 {
-            Message::CloseIdle(full)
-        } else {
-            Message::CloseIdleOf(self.request.pool)
-        };
-        worker.waitlist.ask(message, worker.id());
+        let pool = self.request.pool;
+        let any = Message::CloseIdleOf(pool);
+        worker.waitlist.ask(if is_alone { Message::CloseIdle(full) } else { any }, worker.id());
         let found = loop {
-            if ticket.is_turn() {
-                // Endpoints may have come and gone since.
-                self.request.renew(worker);
-                match self.look(Some(&ticket)) {
-                    Ok(placement) => break Ok(placement),
-                    Err(Shortage::Full(_) | Shortage::FullAlone(_)) => ticket.pass_on(),
-                    Err(shortage) => break Err(shortage.cause()),
-                }
+            // Endpoints may have come and gone since.
+            self.request.renew(worker);
+            match self.look(ticket.rank()) {
+                Ok(placement) => break Ok(placement),
+                Err(Shortage::Full(_) | Shortage::FullAlone(_)) => ticket.wait_on(),
+                Err(shortage) => break Err(shortage.cause()),
             }
             ticket.called().await;
             if client.deadline.is_gone() || worker.is_stopping() {
@@ -163,18 +157,18 @@ impl Search<'_> {
             }
         };
         client.deadline.wait_over();
-        if found.is_err() {
-            ticket.pass_on();
-        }
+        drop(ticket);
+        // There may be another place, or the one that it was called for is still free.
+        worker.call_waiting();
         found
     }
 
-    /// One look at the endpoints; `ticket` is the request's, if it has waited.
-    fn look(&self, ticket: Option<&Ticket<'_>>) -> Result<Placement, Shortage> {
+    /// One look at the endpoints; those who wait with a number below `rank` go first.
+    fn look(&self, rank: u64) -> Result<Placement, Shortage> {
         let Search { worker, request, tried, only } = self;
         let pool = request.endpoints();
-        let (has_waited, now) = (ticket.is_some(), Instant::now());
-        let attempt = Attempt { worker, request, pool, tried, has_waited, now };
+        let now = Instant::now();
+        let attempt = Attempt { worker, request, pool, tried, rank, now };
         if let Some(slot) = *only {
             let index = pool.index_of(slot).ok_or(Shortage::Nothing)?;
             return attempt.enter(index, &pool.endpoints[index]).map_err(Shortage::alone);
@@ -188,8 +182,8 @@ struct Attempt<'a> {
     request: &'a Request,
     pool: &'a Pool,
     tried: &'a Tried,
-    /// Who comes later does not overtake those who wait for a place.
-    has_waited: bool,
+    /// Who comes later does not overtake those who wait for a place with a lower number.
+    rank: u64,
     now: Instant,
 }
 
@@ -238,8 +232,8 @@ impl Attempt<'_> {
             return None;
         }
         let has_unused = || self.worker.idle.borrow().has(endpoint.slot);
-        let is_queued_for = || self.worker.queue.is_waited_for(endpoint.slot);
-        if limits.conns.is_some() && !self.has_waited && is_queued_for() {
+        let is_queued_for = || self.worker.queue.is_waited_for(endpoint.slot, self.rank);
+        if limits.conns.is_some() && is_queued_for() {
             return Some(Shortage::Full(endpoint.slot));
         }
         if is_used_up(&limits.conns) && !has_unused() {
@@ -393,5 +387,7 @@ impl Tried {
 
 /// The most endpoints that are remembered as tried: more than `--retries` allows.
 const TRIED_MAX: usize = 16;
+/// The rank of a request that comes behind all who wait.
+const LAST: u64 = u64::MAX;
 /// How often an endpoint is picked that another worker was quicker on, before a request waits.
 const PICKS_MAX: usize = 8;

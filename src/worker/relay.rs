@@ -8,6 +8,7 @@ use std::pin::pin;
 
 use crate::error::Cause;
 use crate::worker::buffer::Buffer;
+use crate::worker::deadline::Wait;
 use crate::worker::download::{Downlink, Lost};
 use crate::worker::join::join;
 use crate::worker::peer::Peer;
@@ -124,6 +125,9 @@ pub async fn both_ways(
     };
     // The upload goes first, so that an answer finds it as far as it is.
     let ((), result) = join(pin!(upload.run(buffer, &mut request.body)), pin!(down)).await;
+    if is_held_back.get() {
+        client.deadline.disarm(Wait::Read);
+    }
     let (state, fault) = (uplink.state.get(), uplink.fault.get());
     let is_sent_whole = state == UplinkState::Sent;
     let is_read_whole = request.body.is_complete();

@@ -20,6 +20,7 @@ use crate::metrics::{Counter, Lane, Lanes};
 use crate::panic::contained;
 use crate::upstream::balance::{Ask, Cursor};
 use crate::upstream::endpoint::{Endpoint, Slot};
+use crate::upstream::limit::Limit;
 use crate::upstream::outcome::{self, Kind};
 use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, Pool, PoolId, Published, View};
@@ -28,6 +29,7 @@ use crate::worker::buffer::Buffers;
 use crate::worker::causes::{CauseLog, Outcome, Who};
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
+use crate::worker::mailbox::Message;
 use crate::worker::places::Places;
 use crate::worker::queue::Queue;
 use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
@@ -230,7 +232,42 @@ impl Worker {
         let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
         let sick: Vec<Slot> = endpoints.clone().filter(|it| it.is_sick).map(|it| it.slot).collect();
         if !sick.is_empty() && endpoints.clone().any(Endpoint::is_eligible) {
-            self.deadlines.leave(|slot| sick.contains(&slot));
+            // What the budget does not cover is better left waiting than refused.
+            let retries_max = self.budget.left(self.retry_counts(), &self.config.retry);
+            self.deadlines.leave(retries_max, |slot| sick.contains(&slot));
+        }
+    }
+
+    /// A place on an endpoint may be free: calls who waits for one, or lets another worker know.
+    pub fn call_waiting(&self) {
+        if self.waitlist.is_empty() {
+            return;
+        }
+        let snapshot = self.snapshot();
+        let limited = || {
+            let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
+            endpoints.filter(|it| it.limits.conns.is_some())
+        };
+        let is_free = |it: &Endpoint| it.limits.conns.as_ref().is_some_and(Limit::has_room);
+        let has_place = |slot| {
+            self.idle.borrow().has(slot) || limited().any(|it| it.slot == slot && is_free(it))
+        };
+        let is_any_called = self.queue.call(has_place);
+        if !is_any_called && limited().any(|it| it.is_eligible() && is_free(it)) {
+            self.waitlist.tell_another(self.id);
+        }
+    }
+
+    /// Asks the other workers again for the unused connections that requests here wait for.
+    pub fn ask_again(&self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let (wants_any, alone) = self.queue.wants();
+        let pools = if wants_any { self.snapshot().pools.len() } else { 0 };
+        let any = (0..pools).map(|pool| Message::CloseIdleOf(PoolId(pool)));
+        for message in any.chain(alone.into_iter().map(Message::CloseIdle)) {
+            self.waitlist.ask(message, self.id);
         }
     }
 

@@ -118,6 +118,24 @@ impl Waitlist {
         next.into_iter().chain(alone).for_each(|worker| self.tell(worker));
     }
 
+    /// Whether nobody waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.requests.taken() == 0
+    }
+
+    /// Tells the next worker but this one, if one waits, that a place is free which this one has no
+    /// use for.
+    pub fn tell_another(&self, worker: usize) {
+        let turn = self.turn.load(Ordering::Relaxed);
+        let workers = self.waiting.len();
+        let mut in_turn = (0..workers).map(|step| turn.wrapping_add(step) % workers);
+        let waits = |it: &usize| self.waiting[*it].load(Ordering::SeqCst) > 0;
+        if let Some(other) = in_turn.find(|it| *it != worker && waits(it)) {
+            self.tell(other);
+        }
+    }
+
     fn tell(&self, worker: usize) {
         if self.mailboxes[worker].post(Message::PlaceFreed).is_err() {
             // Its sweep looks for places too.
@@ -186,7 +204,7 @@ mod tests {
     }
 
     fn told(list: &Waitlist) -> Vec<usize> {
-        list.mailboxes.iter().map(|mailbox| mailbox.len()).collect()
+        list.mailboxes.iter().map(|mailbox| mailbox.places_freed() as usize).collect()
     }
 
     #[test]
