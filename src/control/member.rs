@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::{BackendConfig, BreakerConfig, InitialHealth, Mode};
-use crate::health::agent::{Agent, Order};
+use crate::health::agent::Agent;
 use crate::health::breaker::Breaker;
 use crate::health::outlier::{Ejection, Streak};
 use crate::health::tally::Tally;
@@ -100,16 +100,12 @@ impl Member {
 
     /// The stricter of what its operator and its agent want.
     pub(super) fn mode(&self) -> Mode {
-        match (self.mode, self.agent.order()) {
-            (Mode::Maintenance, _) | (_, Order::Maintenance) => Mode::Maintenance,
-            (Mode::Drain, _) | (_, Order::Drain) => Mode::Drain,
-            (Mode::Ready, Order::Ready | Order::Down) => Mode::Ready,
-        }
+        self.mode.max(self.agent.mode())
     }
 
     /// Whether its probes and its agent take it to be up.
     pub(super) fn is_up(&self) -> bool {
-        self.is_healthy && !matches!(self.agent.order(), Order::Down | Order::Maintenance)
+        self.is_healthy && self.agent.is_up() && self.agent.mode() != Mode::Maintenance
     }
 
     /// Whether nothing speaks against it: it is up, not ejected, and its breaker closed.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use crate::config::{BalanceConfig, Mode};
 use crate::control::member::Member;
-use crate::health::agent::Order;
 use crate::health::{News, Report, Verdict};
 use crate::upstream::endpoint::{Address, Endpoint};
 
@@ -156,15 +155,19 @@ impl Member {
     }
 
     fn apply_report(&mut self, report: &Report) {
-        let before = std::mem::replace(&mut self.agent, report.agent).order();
-        let (backend, why, share) = (&self.endpoint.id, &report.why, self.agent.share());
-        match self.agent.order() {
-            now if now == before => tracing::debug!(backend, why, share, "its agent's share"),
-            Order::Ready if before == Order::Down => tracing::info!(backend, why, "backend is up"),
-            Order::Ready => tracing::info!(backend, why, "backend is ready again"),
-            Order::Drain => tracing::info!(backend, why, "backend drains"),
-            Order::Down => tracing::warn!(backend, why, "backend is down"),
-            Order::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
+        let before = std::mem::replace(&mut self.agent, report.agent);
+        let (backend, why, agent) = (&self.endpoint.id, &report.why, self.agent);
+        if agent.mode() != before.mode() {
+            match agent.mode() {
+                Mode::Ready => tracing::info!(backend, why, "backend is ready again"),
+                Mode::Drain => tracing::info!(backend, why, "backend drains"),
+                Mode::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
+            }
+        }
+        match (before.is_up(), agent.is_up()) {
+            (false, true) => tracing::info!(backend, why, "backend is up"),
+            (true, false) => tracing::warn!(backend, why, "backend is down"),
+            _ => tracing::debug!(backend, why, share = agent.share(), "its agent's share"),
         }
     }
 }

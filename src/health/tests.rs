@@ -300,7 +300,7 @@ fn an_agent_is_heard_when_it_says_something_new() {
         b"",
         b"what\r\n",
         long,
-        b"up 75%",
+        b"ready 75%",
     ]));
     let (port, server) = agent(lines);
     let config = HealthConfig { agent_port: Some(port), ..config(PATIENCE) };
@@ -311,13 +311,13 @@ fn an_agent_is_heard_when_it_says_something_new() {
         let mut told = Vec::new();
         for _ in 0..3 {
             match timeout(PATIENCE, news.recv()).await.unwrap().unwrap() {
-                News::Agent(report) => told.push((report.agent.order(), report.agent.share())),
+                News::Agent(report) => told.push((report.agent.mode(), report.agent.share())),
                 News::Verdict(verdict) => panic!("{verdict:?}"),
             }
         }
         told
     });
-    use agent::Order::{Drain, Ready};
+    use crate::config::Mode::{Drain, Ready};
     assert_eq!(told, [(Drain, 100), (Drain, 75), (Ready, 75)]);
     server.join().unwrap();
 }

@@ -312,13 +312,19 @@ fn an_agent_sets_the_share_and_the_state_of_its_backend() {
         (Says::Silence, [40, 30], true),
         (Says::Endless, [40, 30], true),
         (Says::Line("drain\n"), [70, 0], true),
-        (Says::Line("up 100%\n"), [35, 35], true),
+        (Says::Line("up 100%\n"), [70, 0], true),
+        (Says::Line("ready\n"), [35, 35], true),
         (Says::Line("maint#for a while\n"), [70, 0], false),
         (Says::Line("what?\n"), [70, 0], false),
+        (Says::Line("up\n"), [70, 0], false),
         (Says::Line("ready\n"), [35, 35], true),
-        (Says::Line("down\n"), [70, 0], false),
+        (Says::Line("failed\n"), [35, 35], true),
+        (Says::Line("fail\n"), [70, 0], false),
+        (Says::Line("ready\n"), [70, 0], false),
         (Says::Line("up\n"), [35, 35], true),
         (Says::Line("0%\n"), [70, 0], true),
+        (Says::Line("up ready\n"), [70, 0], true),
+        (Says::Line("250%\n"), [35, 35], true),
     ] {
         agent.say(says);
         let is_near = || {

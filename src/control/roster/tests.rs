@@ -29,7 +29,7 @@ fn verdict(index: usize, healthy: bool, address: impl Into<SocketAddr>) -> News 
 }
 
 fn report(index: usize, line: &str) -> News {
-    let agent = Agent::SILENT.observe(parse(line));
+    let agent = Agent::SILENT.observe(&parse(line));
     News::Agent(Report { index, agent, why: "a test".to_owned() })
 }
 
