@@ -144,30 +144,64 @@ impl Member {
             // What it was ejected for, it was down for as well, and that is over.
             self.ejection = self.ejection.lift(now);
         }
+        self.share = verdict.share;
         let (backend, why) = (&self.endpoint.id, &verdict.why);
         match (turns || is_first, verdict.healthy) {
-            (true, true) => tracing::info!(backend, why, "backend is up"),
-            (true, false) => tracing::warn!(backend, why, "backend is down"),
+            (true, true) if !verdict.passed => {
+                tracing::warn!(backend, why, "backend begins up, but its first check failed");
+            }
+            (true, true) if self.agent.is_up() => self.log_up(why),
+            (true, true) => tracing::info!(backend, why, "its checks pass, its agent reports down"),
+            (true, false) if self.agent.is_up() => tracing::warn!(backend, why, "backend is down"),
+            (true, false) => tracing::warn!(backend, why, "its checks fail, as its agent reports"),
             (false, _) if moves => tracing::info!(backend, ?address, why, "backend moved"),
             (false, _) => tracing::debug!(backend, share = verdict.share, "its load changed"),
         }
-        self.share = verdict.share;
     }
 
     fn apply_report(&mut self, report: &Report) {
+        let mode_before = self.mode();
         let before = std::mem::replace(&mut self.agent, report.agent);
         let (backend, why, agent) = (&self.endpoint.id, &report.why, self.agent);
         if agent.mode() != before.mode() {
-            match agent.mode() {
-                Mode::Ready => tracing::info!(backend, why, "backend is ready again"),
-                Mode::Drain => tracing::info!(backend, why, "backend drains"),
-                Mode::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
-            }
+            self.log_mode(mode_before, why);
         }
         match (before.is_up(), agent.is_up()) {
-            (false, true) => tracing::info!(backend, why, "backend is up"),
-            (true, false) => tracing::warn!(backend, why, "backend is down"),
+            (false, true) if self.is_healthy => self.log_up(why),
+            (false, true) => {
+                tracing::info!(backend, why, "its agent reports up, its checks still fail");
+            }
+            (true, false) if self.is_healthy => tracing::warn!(backend, why, "backend is down"),
+            (true, false) => tracing::warn!(backend, why, "its agent reports down"),
             _ => tracing::debug!(backend, why, share = agent.share(), "its agent's share"),
+        }
+    }
+
+    /// Says that its probes and its agent now take it to be up, and what it takes.
+    fn log_up(&self, why: &str) {
+        let backend = &self.endpoint.id;
+        match self.mode() {
+            Mode::Ready => tracing::info!(backend, why, "backend is up"),
+            Mode::Drain => tracing::info!(backend, why, "backend is up, and drains"),
+            Mode::Maintenance => tracing::info!(backend, why, "backend is up, in maintenance"),
+        }
+    }
+
+    /// Says what its agent made of its mode.
+    fn log_mode(&self, before: Mode, why: &str) {
+        let backend = &self.endpoint.id;
+        match self.mode() {
+            mode if mode == before => {
+                tracing::info!(
+                    backend,
+                    why,
+                    "its agent's mode changes nothing: a flag is stricter"
+                );
+            }
+            Mode::Ready if self.is_up() => tracing::info!(backend, why, "backend is ready again"),
+            Mode::Ready => tracing::info!(backend, why, "backend is ready again, but still down"),
+            Mode::Drain => tracing::info!(backend, why, "backend drains"),
+            Mode::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
         }
     }
 }

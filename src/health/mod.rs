@@ -64,6 +64,8 @@ pub struct Verdict {
     pub index: usize,
     /// Whether it may take requests.
     pub healthy: bool,
+    /// Whether the last probe passed.
+    pub passed: bool,
     /// Where it is reached: the address of the last probe that passed, else the first one known.
     pub address: Option<SocketAddr>,
     /// The share of its weight that its load leaves it, in percent.
@@ -207,6 +209,7 @@ impl Watch {
         (is_first || is_change).then(|| Verdict {
             index: self.index,
             healthy: self.health.is_up(),
+            passed: outcome.passed.is_ok(),
             address: *self.address.borrow(),
             share: self.share,
             why,

@@ -25,7 +25,14 @@ fn roster(modes: &[Mode], panic_percent: u8) -> Roster {
 
 fn verdict(index: usize, healthy: bool, address: impl Into<SocketAddr>) -> News {
     let address = Some(address.into());
-    News::Verdict(Verdict { index, healthy, address, share: 100, why: "a test".to_owned() })
+    News::Verdict(Verdict {
+        index,
+        healthy,
+        passed: healthy,
+        address,
+        share: 100,
+        why: "a test".to_owned(),
+    })
 }
 
 fn report(index: usize, line: &str) -> News {
