@@ -26,11 +26,13 @@ impl Roster {
     pub(super) fn new(members: Vec<Member>, balance: &BalanceConfig, now: Instant) -> Roster {
         for member in &members {
             let backend = &member.endpoint.id;
-            let why = "its operator wants it to";
             match member.mode {
                 Mode::Ready => {}
-                Mode::Drain => tracing::info!(backend, why, "backend drains"),
-                Mode::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
+                Mode::Drain => tracing::info!(backend, why = "its option drain", "backend drains"),
+                Mode::Maintenance => {
+                    let why = "its option maintenance";
+                    tracing::info!(backend, why, "backend is in maintenance");
+                }
             }
         }
         let mut roster = Roster {
@@ -116,11 +118,11 @@ impl Roster {
     }
 
     fn log_panic(&self) {
-        let ((fit, wanted), percent) = (self.fit_of_wanted(), self.panic_percent);
+        let ((healthy, of), percent) = (self.fit_of_wanted(), self.panic_percent);
         if self.is_panicking {
-            tracing::warn!(fit, wanted, percent, "panic mode begins: all backends take requests");
+            tracing::warn!(healthy, of, percent, "panic mode begins: all backends take requests");
         } else {
-            tracing::warn!(fit, wanted, percent, "panic mode ends: health is heeded again");
+            tracing::warn!(healthy, of, percent, "panic mode ends: health is heeded again");
         }
     }
 }
