@@ -10,7 +10,7 @@ use crate::health::agent::Agent;
 use crate::health::breaker::Breaker;
 use crate::health::outlier::{Ejection, Streak};
 use crate::health::tally::Tally;
-use crate::health::{self, load};
+use crate::health::{self, load::SHARE_FULL};
 use crate::upstream::endpoint::{Address, Endpoint, Slot, Standing, Tier, WEIGHT_UNIT};
 use crate::upstream::limit::Limits;
 use crate::upstream::snapshot::DEFAULT_POOL;
@@ -87,7 +87,7 @@ impl Member {
             mode: backend.mode,
             is_judged: !is_probed,
             is_healthy: is_probed && initial == InitialHealth::Up,
-            share: load::SHARE_FULL,
+            share: SHARE_FULL,
             agent: Agent::SILENT,
             streak: Streak::default(),
             ejection: Ejection::new(now),
@@ -145,11 +145,12 @@ impl Member {
     pub(super) fn weight(&self, now: Instant, slow_start: Duration) -> u32 {
         let growth = match self.start {
             Start::In(since) => growth(now.saturating_duration_since(since), slow_start),
-            Start::New | Start::Out | Start::Full => 100,
+            Start::New | Start::Out | Start::Full => SHARE_FULL,
         };
         let shares = [self.share, self.agent.share(), growth];
         let weight = shares.iter().fold(u64::from(self.weight), |it, share| it * u64::from(*share));
-        u32::try_from(weight / 100_u64.pow(3)).unwrap_or(u32::MAX).max(1)
+        let full: u64 = shares.iter().map(|_| u64::from(SHARE_FULL)).product();
+        u32::try_from(weight / full).unwrap_or(u32::MAX).max(1)
     }
 
     /// Notes whether it is fit now, which may begin or end a slow start.
@@ -175,11 +176,11 @@ impl Member {
 /// The percentage of its weight that an endpoint has so long after it came in.
 fn growth(elapsed: Duration, slow_start: Duration) -> u32 {
     if elapsed >= slow_start {
-        return 100;
+        return SHARE_FULL;
     }
     let step = elapsed.as_nanos() * START_STEPS / slow_start.as_nanos();
-    let grown = (100 - START_PERCENT) * step / START_STEPS;
-    u32::try_from(START_PERCENT + grown).unwrap_or(100)
+    let grown = (u128::from(SHARE_FULL) - START_PERCENT) * step / START_STEPS;
+    u32::try_from(START_PERCENT + grown).unwrap_or(SHARE_FULL)
 }
 
 /// What a slow start begins with, in percent of the weight.

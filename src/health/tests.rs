@@ -183,7 +183,7 @@ fn a_verdict_is_sent_for_a_change_only() {
 fn a_probe_that_cannot_be_made_leaves_the_health_as_it_was() {
     let mut watch = watch(ANYWHERE, &config(PATIENCE));
     let mut judge = |passed, is_doubtful, is_first| {
-        let outcome = Outcome { passed, first: Some(ANYWHERE) };
+        let outcome = Probed { passed, first: Some(ANYWHERE) };
         let verdict = watch.judge(&outcome, is_doubtful, is_first);
         verdict.map(|verdict| verdict.healthy)
     };
@@ -204,7 +204,7 @@ fn passed_with(share: Option<u32>) -> Result<(SocketAddr, Passed), ProbeError> {
 fn a_load_is_told_when_it_moved_by_a_step() {
     let mut watch = watch(ANYWHERE, &config(PATIENCE));
     let mut judge = |passed| {
-        let verdict = watch.judge(&Outcome { passed, first: Some(ANYWHERE) }, false, false);
+        let verdict = watch.judge(&Probed { passed, first: Some(ANYWHERE) }, false, false);
         verdict.map(|verdict| (verdict.healthy, verdict.share))
     };
     for (share, expected) in [
@@ -228,7 +228,7 @@ fn an_endpoint_that_begins_up_needs_fall_failures() {
     let mut watch = watch(ANYWHERE, &config);
     let mut judge = |is_first| {
         let passed = Err(ProbeError::Status(ANYWHERE, 503));
-        let verdict = watch.judge(&Outcome { passed, first: Some(ANYWHERE) }, false, is_first);
+        let verdict = watch.judge(&Probed { passed, first: Some(ANYWHERE) }, false, is_first);
         verdict.map(|verdict| verdict.healthy)
     };
     assert_eq!([judge(true), judge(false), judge(false)], [Some(true), Some(false), None]);
