@@ -42,6 +42,8 @@ pub(super) struct Member {
     pub(super) compared: Tally,
     /// Whether its address changed since it was last shown.
     pub(super) has_moved: bool,
+    /// The shares of its weight that the log told last, by `SHARES`, and when.
+    pub(super) told: ([u32; SHARES.len()], Option<Instant>),
     /// How far it has come in.
     start: Start,
 }
@@ -94,6 +96,7 @@ impl Member {
             breaker: Breaker::new(now, Tally::default()),
             compared: Tally::default(),
             has_moved: false,
+            told: ([SHARE_FULL; SHARES.len()], None),
             start: Start::New,
         }
     }
@@ -143,14 +146,19 @@ impl Member {
 
     /// Its weight now: the configured one, less for its load, its agent and a slow start.
     pub(super) fn weight(&self, now: Instant, slow_start: Duration) -> u32 {
+        let shares = self.shares(now, slow_start);
+        let weight = shares.iter().fold(u64::from(self.weight), |it, share| it * u64::from(*share));
+        let full: u64 = shares.iter().map(|_| u64::from(SHARE_FULL)).product();
+        u32::try_from(weight / full).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// What each of `SHARES` leaves of its weight now, in percent.
+    pub(super) fn shares(&self, now: Instant, slow_start: Duration) -> [u32; SHARES.len()] {
         let growth = match self.start {
             Start::In(since) => growth(now.saturating_duration_since(since), slow_start),
             Start::New | Start::Out | Start::Full => SHARE_FULL,
         };
-        let shares = [self.share, self.agent.share(), growth];
-        let weight = shares.iter().fold(u64::from(self.weight), |it, share| it * u64::from(*share));
-        let full: u64 = shares.iter().map(|_| u64::from(SHARE_FULL)).product();
-        u32::try_from(weight / full).unwrap_or(u32::MAX).max(1)
+        [self.share, self.agent.share(), growth]
     }
 
     /// Notes whether it is fit now, which may begin or end a slow start.
@@ -183,6 +191,8 @@ fn growth(elapsed: Duration, slow_start: Duration) -> u32 {
     u32::try_from(START_PERCENT + grown).unwrap_or(SHARE_FULL)
 }
 
+/// What takes a part of an endpoint's weight.
+pub(super) const SHARES: [&str; 3] = ["load", "agent", "slow start"];
 /// What a slow start begins with, in percent of the weight.
 const START_PERCENT: u128 = 10;
 /// The steps in which the weight grows; each publishes a snapshot.

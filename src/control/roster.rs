@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use crate::config::{BalanceConfig, Mode};
-use crate::control::member::Member;
+use crate::control::member::{Member, SHARES};
 use crate::health::{News, Report, Verdict};
-use crate::upstream::endpoint::{Address, Endpoint};
+use crate::upstream::endpoint::{Address, Endpoint, Standing};
 
 /// A pool's endpoints.
 #[derive(Debug)]
@@ -78,6 +78,14 @@ impl Roster {
         match news {
             News::Verdict(verdict) => member.apply_verdict(verdict, now),
             News::Agent(report) => member.apply_report(&report),
+        }
+    }
+
+    /// Logs the weights that changed since they were last told, each at most once in
+    /// `TELL_INTERVAL`.
+    pub(super) fn log_weights(&mut self, now: Instant) {
+        for member in &mut self.members {
+            member.log_weight(now, self.slow_start);
         }
     }
 
@@ -207,6 +215,27 @@ impl Member {
         }
     }
 }
+
+impl Member {
+    fn log_weight(&mut self, now: Instant, slow_start: Duration) {
+        let (shares, (told, at)) = (self.shares(now, slow_start), self.told);
+        // The weight of what takes no new requests says nothing.
+        let has_weight = matches!(self.endpoint.standing, Standing::Open | Standing::Trial);
+        let is_early = at.is_some_and(|at| now.saturating_duration_since(at) < TELL_INTERVAL);
+        if shares == told || !has_weight || is_early {
+            return;
+        }
+        let changed = SHARES.iter().zip(shares.iter().zip(told));
+        let changed = changed.filter(|(_, (now, told))| **now != *told).map(|(name, _)| *name);
+        let why = changed.collect::<Vec<_>>().join(", ");
+        let (backend, weight) = (&self.endpoint.id, self.weight(now, slow_start));
+        tracing::info!(backend, why, "backend's weight is now {weight} of {}", self.weight);
+        self.told = (shares, Some(now));
+    }
+}
+
+/// The least time between two lines about one endpoint's weight.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;
