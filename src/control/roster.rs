@@ -24,9 +24,13 @@ pub(super) struct Roster {
 impl Roster {
     /// These endpoints, none of which was heard of.
     pub(super) fn new(members: Vec<Member>, balance: &BalanceConfig, now: Instant) -> Roster {
+        let has_sessions = balance.sticky.is_some();
         for member in &members {
             let backend = &member.endpoint.id;
             match member.mode {
+                Mode::Drain if !has_sessions => {
+                    tracing::warn!(backend, "takes no requests: no sticky cookie is configured");
+                }
                 Mode::Ready => {}
                 Mode::Drain => tracing::info!(backend, why = "its option drain", "backend drains"),
                 Mode::Maintenance => {
