@@ -54,10 +54,15 @@ impl Cli {
     /// # Errors
     /// What clap has to say, help and version included.
     pub fn read() -> Result<Cli, clap::Error> {
-        let has_subcommand = std::env::args().nth(1).is_some_and(|first| {
-            Cli::command().get_subcommands().any(|command| command.get_name() == first)
-        });
-        if has_subcommand { Cli::read_flags(std::env::args()) } else { Cli::try_parse() }
+        let is_of_subcommand = Cli::subcommand(std::env::args()).is_some();
+        if is_of_subcommand { Cli::read_flags(std::env::args()) } else { Cli::try_parse() }
+    }
+
+    /// The subcommand that these arguments name, the program's name first.
+    #[must_use]
+    pub fn subcommand(mut args: impl Iterator<Item = String>) -> Option<String> {
+        let first = args.nth(1)?;
+        Cli::command().get_subcommands().any(|it| it.get_name() == first).then_some(first)
     }
 
     /// Reads these arguments, the program's name first, and no environment.
@@ -70,9 +75,10 @@ impl Cli {
     }
 }
 
-/// One line that says what is wrong with a command line, and what to try.
+/// One line that says what is wrong with a command line, of this subcommand if it has one, and what
+/// to try.
 #[must_use]
-pub fn line_of(error: &clap::Error) -> String {
+pub fn line_of(error: &clap::Error, subcommand: Option<&str>) -> String {
     let text = error.to_string();
     let (mut reason, mut tips) = (Vec::new(), Vec::new());
     let mut lines = text.lines().map(str::trim);
@@ -91,7 +97,9 @@ pub fn line_of(error: &clap::Error) -> String {
         }
         None => reason,
     };
-    [vec![reason.as_str()], tips, vec!["see corelane --help, or try corelane demo"]]
-        .concat()
-        .join("; ")
+    let help = match subcommand {
+        Some(name) => format!("see corelane {name} --help"),
+        None => "see corelane --help, or try corelane demo".to_owned(),
+    };
+    [vec![reason.as_str()], tips, vec![help.as_str()]].concat().join("; ")
 }

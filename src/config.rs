@@ -83,8 +83,8 @@ pub struct BackendConfig {
     pub mode: Mode,
 }
 
-/// What an operator wants of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an operator, or a backend's agent, wants of a backend; from the mildest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// It takes requests while it is healthy.
     Ready,

@@ -165,7 +165,9 @@ fn tell_usage(error: &clap::Error) -> ExitCode {
         say(&mut std::io::stdout(), error.to_string().trim_end());
         return ExitCode::SUCCESS;
     }
-    say(&mut std::io::stderr(), &format!("corelane: {}", line_of(error)));
+    let subcommand = Cli::subcommand(std::env::args());
+    let line = line_of(error, subcommand.as_deref());
+    say(&mut std::io::stderr(), &format!("corelane: {line}"));
     ExitCode::from(EXIT_USAGE)
 }
 

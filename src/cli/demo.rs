@@ -45,7 +45,8 @@ pub struct BackendArgs {
     #[arg(long, value_name = "PORT", value_parser = number(1, 65535))]
     agent_port: Option<u32>,
     /// The line that its agent sends to whoever connects.
-    #[arg(long, value_name = "LINE", default_value = AGENT_LINE, value_parser = parse_agent_line)]
+    #[arg(long, value_name = "LINE", default_value = AGENT_LINE,
+        requires = "agent_port", value_parser = parse_agent_line)]
     agent_line: String,
     /// A file to append the ids of POST /count to, one a line, as they are counted.
     #[arg(long, value_name = "PATH")]

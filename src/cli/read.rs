@@ -119,6 +119,11 @@ pub(super) fn parse_upgrade(text: &str) -> Result<String, String> {
     if is_token { Ok(token) } else { Err("it is no protocol name".to_owned()) }
 }
 
+/// Reads what a hash begins with.
+pub(super) fn parse_hash_seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_no| format!("it is not a number from 0 to {}", u64::MAX))
+}
+
 /// Reads what of a request is hashed.
 pub(super) fn parse_hash_key(text: &str) -> Result<HashKey, String> {
     match text.split_once(':') {
@@ -175,6 +180,22 @@ fn statuses(list: &str, min: u16) -> Result<Statuses, String> {
         }
     }
     Ok(Statuses(merged))
+}
+
+/// The options behind a value, which commas part: each one's name, and its value if it has one.
+fn options<'a>(
+    parts: impl Iterator<Item = &'a str>,
+) -> Result<Vec<(&'a str, Option<&'a str>)>, String> {
+    let mut options: Vec<(&str, Option<&str>)> = Vec::new();
+    for part in parts {
+        let (name, value) =
+            part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value)));
+        if options.iter().any(|(other, _)| *other == name) {
+            return Err(format!("{name} is given twice"));
+        }
+        options.push((name, value));
+    }
+    Ok(options)
 }
 
 /// Whether it is a token (RFC 9110 §5.6.2).

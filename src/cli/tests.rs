@@ -121,12 +121,27 @@ fn a_demo_backend_is_read_with_its_failures() {
     for (flags, reason) in [
         ("--load 2", "0 to 1"),
         ("--error-percent 101", "0 to 100"),
-        ("--agent-line ü", "visible ASCII"),
+        ("--agent-port 9 --agent-line ü", "visible ASCII"),
+        ("--agent-line drain", "--agent-port"),
         ("--keep-alive-header", "--idle-timeout"),
         ("--count-file /nowhere/ids", "--count-file /nowhere/ids"),
     ] {
         let error = read(flags).unwrap_err();
         assert!(error.contains(reason), "{flags}: {error}");
+    }
+}
+
+#[test]
+fn an_error_points_at_the_help_of_its_command() {
+    for (line, help) in [
+        ("corelane --no-such", "see corelane --help, or try corelane demo"),
+        ("corelane demo --no-such", "see corelane demo --help"),
+        ("corelane backend --load 2", "see corelane backend --help"),
+    ] {
+        let words = || line.split_whitespace().map(str::to_owned);
+        let error = Cli::read_flags(words()).unwrap_err();
+        let told = line_of(&error, Cli::subcommand(words()).as_deref());
+        assert!(told.ends_with(&format!("; {help}")), "{told}");
     }
 }
 

@@ -6,11 +6,11 @@
 use std::time::{Duration, Instant};
 
 use crate::config::{BackendConfig, BreakerConfig, InitialHealth, Mode};
-use crate::health::agent::{Agent, Order};
+use crate::health::agent::Agent;
 use crate::health::breaker::Breaker;
 use crate::health::outlier::{Ejection, Streak};
 use crate::health::tally::Tally;
-use crate::health::{self, load};
+use crate::health::{self, load::SHARE_FULL};
 use crate::upstream::endpoint::{Address, Endpoint, Slot, Standing, Tier, WEIGHT_UNIT};
 use crate::upstream::limit::Limits;
 use crate::upstream::snapshot::DEFAULT_POOL;
@@ -42,6 +42,8 @@ pub(super) struct Member {
     pub(super) compared: Tally,
     /// Whether its address changed since it was last shown.
     pub(super) has_moved: bool,
+    /// The shares of its weight that the log told last, by `SHARES`, and when.
+    pub(super) told: ([u32; SHARES.len()], Option<Instant>),
     /// How far it has come in.
     start: Start,
 }
@@ -87,29 +89,26 @@ impl Member {
             mode: backend.mode,
             is_judged: !is_probed,
             is_healthy: is_probed && initial == InitialHealth::Up,
-            share: load::SHARE_FULL,
+            share: SHARE_FULL,
             agent: Agent::SILENT,
             streak: Streak::default(),
             ejection: Ejection::new(now),
             breaker: Breaker::new(now, Tally::default()),
             compared: Tally::default(),
             has_moved: false,
+            told: ([SHARE_FULL; SHARES.len()], None),
             start: Start::New,
         }
     }
 
     /// The stricter of what its operator and its agent want.
     pub(super) fn mode(&self) -> Mode {
-        match (self.mode, self.agent.order()) {
-            (Mode::Maintenance, _) | (_, Order::Maintenance) => Mode::Maintenance,
-            (Mode::Drain, _) | (_, Order::Drain) => Mode::Drain,
-            (Mode::Ready, Order::Ready | Order::Down) => Mode::Ready,
-        }
+        self.mode.max(self.agent.mode())
     }
 
     /// Whether its probes and its agent take it to be up.
     pub(super) fn is_up(&self) -> bool {
-        self.is_healthy && !matches!(self.agent.order(), Order::Down | Order::Maintenance)
+        self.is_healthy && self.agent.is_up() && self.agent.mode() != Mode::Maintenance
     }
 
     /// Whether nothing speaks against it: it is up, not ejected, and its breaker closed.
@@ -147,13 +146,19 @@ impl Member {
 
     /// Its weight now: the configured one, less for its load, its agent and a slow start.
     pub(super) fn weight(&self, now: Instant, slow_start: Duration) -> u32 {
+        let shares = self.shares(now, slow_start);
+        let weight = shares.iter().fold(u64::from(self.weight), |it, share| it * u64::from(*share));
+        let full: u64 = shares.iter().map(|_| u64::from(SHARE_FULL)).product();
+        u32::try_from(weight / full).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// What each of `SHARES` leaves of its weight now, in percent.
+    pub(super) fn shares(&self, now: Instant, slow_start: Duration) -> [u32; SHARES.len()] {
         let growth = match self.start {
             Start::In(since) => growth(now.saturating_duration_since(since), slow_start),
-            Start::New | Start::Out | Start::Full => 100,
+            Start::New | Start::Out | Start::Full => SHARE_FULL,
         };
-        let shares = [self.share, self.agent.share(), growth];
-        let weight = shares.iter().fold(u64::from(self.weight), |it, share| it * u64::from(*share));
-        u32::try_from(weight / 100_u64.pow(3)).unwrap_or(u32::MAX).max(1)
+        [self.share, self.agent.share(), growth]
     }
 
     /// Notes whether it is fit now, which may begin or end a slow start.
@@ -179,13 +184,15 @@ impl Member {
 /// The percentage of its weight that an endpoint has so long after it came in.
 fn growth(elapsed: Duration, slow_start: Duration) -> u32 {
     if elapsed >= slow_start {
-        return 100;
+        return SHARE_FULL;
     }
     let step = elapsed.as_nanos() * START_STEPS / slow_start.as_nanos();
-    let grown = (100 - START_PERCENT) * step / START_STEPS;
-    u32::try_from(START_PERCENT + grown).unwrap_or(100)
+    let grown = (u128::from(SHARE_FULL) - START_PERCENT) * step / START_STEPS;
+    u32::try_from(START_PERCENT + grown).unwrap_or(SHARE_FULL)
 }
 
+/// What takes a part of an endpoint's weight.
+pub(super) const SHARES: [&str; 3] = ["load", "agent", "slow start"];
 /// What a slow start begins with, in percent of the weight.
 const START_PERCENT: u128 = 10;
 /// The steps in which the weight grows; each publishes a snapshot.

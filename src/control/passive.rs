@@ -68,7 +68,7 @@ impl Passive {
             member.ejection = before.at(now, &self.eject);
             if before.is_ejected() && !member.ejection.is_ejected() {
                 let (backend, after) = (&member.endpoint.id, before.time().unwrap_or_default());
-                tracing::info!(backend, why = ?after, "backend is back from ejection");
+                tracing::info!(backend, ?after, "backend is back from ejection");
                 is_change = true;
             }
         }
@@ -93,7 +93,7 @@ impl Passive {
             member.streak = member.streak.observe(outcome.successes);
             let failures = member.streak.failures();
             if failures >= max.get() {
-                let why = format!("{failures} failures in a row, the last {:?}", outcome.kind);
+                let why = format!("{failures} failures in a row, the last {}", outcome.kind);
                 is_change |= self.eject(members, index, &why, now);
             }
         }

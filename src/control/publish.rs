@@ -96,6 +96,7 @@ impl Publisher {
 
     /// Does what is due without news; whether the endpoints may be others now.
     fn tick(&mut self, now: std::time::Instant) -> bool {
+        self.roster.log_weights(now);
         self.passive.tick(&mut self.roster.members, now) || self.roster.is_starting()
     }
 

@@ -6,10 +6,9 @@
 use std::time::{Duration, Instant};
 
 use crate::config::{BalanceConfig, Mode};
-use crate::control::member::Member;
-use crate::health::agent::Order;
+use crate::control::member::{Member, SHARES};
 use crate::health::{News, Report, Verdict};
-use crate::upstream::endpoint::{Address, Endpoint};
+use crate::upstream::endpoint::{Address, Endpoint, Standing};
 
 /// A pool's endpoints.
 #[derive(Debug)]
@@ -25,13 +24,19 @@ pub(super) struct Roster {
 impl Roster {
     /// These endpoints, none of which was heard of.
     pub(super) fn new(members: Vec<Member>, balance: &BalanceConfig, now: Instant) -> Roster {
+        let has_sessions = balance.sticky.is_some();
         for member in &members {
             let backend = &member.endpoint.id;
-            let why = "its operator wants it to";
             match member.mode {
+                Mode::Drain if !has_sessions => {
+                    tracing::warn!(backend, "takes no requests: no sticky cookie is configured");
+                }
                 Mode::Ready => {}
-                Mode::Drain => tracing::info!(backend, why, "backend drains"),
-                Mode::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
+                Mode::Drain => tracing::info!(backend, why = "its option drain", "backend drains"),
+                Mode::Maintenance => {
+                    let why = "its option maintenance";
+                    tracing::info!(backend, why, "backend is in maintenance");
+                }
             }
         }
         let mut roster = Roster {
@@ -80,6 +85,14 @@ impl Roster {
         }
     }
 
+    /// Logs the weights that changed since they were last told, each at most once in
+    /// `TELL_INTERVAL`.
+    pub(super) fn log_weights(&mut self, now: Instant) {
+        for member in &mut self.members {
+            member.log_weight(now, self.slow_start);
+        }
+    }
+
     /// Works out what a snapshot shows now; whether that is something new.
     pub(super) fn refresh(&mut self, now: Instant) -> bool {
         for member in &mut self.members {
@@ -117,11 +130,11 @@ impl Roster {
     }
 
     fn log_panic(&self) {
-        let ((fit, wanted), percent) = (self.fit_of_wanted(), self.panic_percent);
+        let ((healthy, of), percent) = (self.fit_of_wanted(), self.panic_percent);
         if self.is_panicking {
-            tracing::warn!(fit, wanted, percent, "panic mode begins: all backends take requests");
+            tracing::warn!(healthy, of, percent, "panic mode begins: all backends take requests");
         } else {
-            tracing::warn!(fit, wanted, percent, "panic mode ends: health is heeded again");
+            tracing::warn!(healthy, of, percent, "panic mode ends: health is heeded again");
         }
     }
 }
@@ -145,29 +158,88 @@ impl Member {
             // What it was ejected for, it was down for as well, and that is over.
             self.ejection = self.ejection.lift(now);
         }
+        self.share = verdict.share;
         let (backend, why) = (&self.endpoint.id, &verdict.why);
         match (turns || is_first, verdict.healthy) {
-            (true, true) => tracing::info!(backend, why, "backend is up"),
-            (true, false) => tracing::warn!(backend, why, "backend is down"),
+            (true, true) if !verdict.passed => {
+                tracing::warn!(backend, why, "backend begins up, but its first check failed");
+            }
+            (true, true) if self.agent.is_up() => self.log_up(why),
+            (true, true) => tracing::info!(backend, why, "its checks pass, its agent reports down"),
+            (true, false) if self.agent.is_up() => tracing::warn!(backend, why, "backend is down"),
+            (true, false) => tracing::warn!(backend, why, "its checks fail, as its agent reports"),
             (false, _) if moves => tracing::info!(backend, ?address, why, "backend moved"),
             (false, _) => tracing::debug!(backend, share = verdict.share, "its load changed"),
         }
-        self.share = verdict.share;
     }
 
     fn apply_report(&mut self, report: &Report) {
-        let before = std::mem::replace(&mut self.agent, report.agent).order();
-        let (backend, why, share) = (&self.endpoint.id, &report.why, self.agent.share());
-        match self.agent.order() {
-            now if now == before => tracing::debug!(backend, why, share, "its agent's share"),
-            Order::Ready if before == Order::Down => tracing::info!(backend, why, "backend is up"),
-            Order::Ready => tracing::info!(backend, why, "backend is ready again"),
-            Order::Drain => tracing::info!(backend, why, "backend drains"),
-            Order::Down => tracing::warn!(backend, why, "backend is down"),
-            Order::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
+        let mode_before = self.mode();
+        let before = std::mem::replace(&mut self.agent, report.agent);
+        let (backend, why, agent) = (&self.endpoint.id, &report.why, self.agent);
+        if agent.mode() != before.mode() {
+            self.log_mode(mode_before, why);
+        }
+        match (before.is_up(), agent.is_up()) {
+            (false, true) if self.is_healthy => self.log_up(why),
+            (false, true) => {
+                tracing::info!(backend, why, "its agent reports up, its checks still fail");
+            }
+            (true, false) if self.is_healthy => tracing::warn!(backend, why, "backend is down"),
+            (true, false) => tracing::warn!(backend, why, "its agent reports down"),
+            _ => tracing::debug!(backend, why, share = agent.share(), "its agent's share"),
+        }
+    }
+
+    /// Says that its probes and its agent now take it to be up, and what it takes.
+    fn log_up(&self, why: &str) {
+        let backend = &self.endpoint.id;
+        match self.mode() {
+            Mode::Ready => tracing::info!(backend, why, "backend is up"),
+            Mode::Drain => tracing::info!(backend, why, "backend is up, and drains"),
+            Mode::Maintenance => tracing::info!(backend, why, "backend is up, in maintenance"),
+        }
+    }
+
+    /// Says what its agent made of its mode.
+    fn log_mode(&self, before: Mode, why: &str) {
+        let backend = &self.endpoint.id;
+        match self.mode() {
+            mode if mode == before => {
+                tracing::info!(
+                    backend,
+                    why,
+                    "its agent's mode changes nothing: a flag is stricter"
+                );
+            }
+            Mode::Ready if self.is_up() => tracing::info!(backend, why, "backend is ready again"),
+            Mode::Ready => tracing::info!(backend, why, "backend is ready again, but still down"),
+            Mode::Drain => tracing::info!(backend, why, "backend drains"),
+            Mode::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
         }
     }
 }
+
+impl Member {
+    fn log_weight(&mut self, now: Instant, slow_start: Duration) {
+        let (shares, (told, at)) = (self.shares(now, slow_start), self.told);
+        // The weight of what takes no new requests says nothing.
+        let has_weight = matches!(self.endpoint.standing, Standing::Open | Standing::Trial);
+        let is_early = at.is_some_and(|at| now.saturating_duration_since(at) < TELL_INTERVAL);
+        if shares == told || !has_weight || is_early {
+            return;
+        }
+        let changed = SHARES.iter().zip(shares.iter().zip(told));
+        let changed = changed.filter(|(_, (now, told))| **now != *told).map(|(name, _)| *name);
+        let why = changed.collect::<Vec<_>>().join(", ");
+        let (backend, weight) = (&self.endpoint.id, self.weight(now, slow_start));
+        tracing::info!(backend, why, "backend's weight is now {weight} of {}", self.weight);
+        self.told = (shares, Some(now));
+    }
+}
+
+/// The least time between two lines about one endpoint's weight.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

@@ -101,7 +101,11 @@ impl AgentWatch {
             tracing::info!(backend = self.id, "its agent answers again");
         }
         let before = self.agent;
-        self.agent = before.observe(agent::parse(&line));
+        let parsed = agent::parse(&line);
+        if let Some(word) = parsed.ignored {
+            tracing::debug!(backend = self.id, word, "a word of its agent is ignored");
+        }
+        self.agent = before.observe(&parsed);
         let why = format!("its agent says {:?}", line.trim_end());
         (self.agent != before).then_some(Report { index: self.index, agent: self.agent, why })
     }

@@ -27,18 +27,18 @@ pub enum Health {
 
 /// How many probes in a row change the state.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct Thresholds {
     /// Passed probes in a row that bring an endpoint back.
     pub rise: NonZeroU32,
     /// Failed probes in a row that take an endpoint out.
     pub fall: NonZeroU32,
 }
 
-impl Limits {
-    /// The limits of a configuration.
+impl Thresholds {
+    /// The thresholds of a configuration.
     #[must_use]
-    pub fn of(config: &HealthConfig) -> Limits {
-        Limits { rise: config.rise, fall: config.fall }
+    pub fn of(config: &HealthConfig) -> Thresholds {
+        Thresholds { rise: config.rise, fall: config.fall }
     }
 }
 
@@ -64,16 +64,16 @@ impl Health {
 
     /// The state after one more probe.
     #[must_use]
-    pub fn observe(self, passed: bool, limits: Limits) -> Health {
+    pub fn observe(self, passed: bool, thresholds: Thresholds) -> Health {
         match (self, passed) {
             (Health::New | Health::Up { .. }, true) => Health::Up { failures: 0 },
             (Health::New | Health::Down { .. }, false) => Health::Down { passes: 0 },
             (Health::Up { failures }, false) => match failures.saturating_add(1) {
-                failures if failures >= limits.fall.get() => Health::Down { passes: 0 },
+                failures if failures >= thresholds.fall.get() => Health::Down { passes: 0 },
                 failures => Health::Up { failures },
             },
             (Health::Down { passes }, true) => match passes.saturating_add(1) {
-                passes if passes >= limits.rise.get() => Health::Up { failures: 0 },
+                passes if passes >= thresholds.rise.get() => Health::Up { failures: 0 },
                 passes => Health::Down { passes },
             },
         }
@@ -92,12 +92,14 @@ mod tests {
 
     /// Probes (`+` passed, `-` failed) and the state after each (`U` up, `d` down).
     fn check(rise: u32, fall: u32, probes: &str, states: &str) {
-        let limits =
-            Limits { rise: NonZeroU32::new(rise).unwrap(), fall: NonZeroU32::new(fall).unwrap() };
+        let thresholds = Thresholds {
+            rise: NonZeroU32::new(rise).unwrap(),
+            fall: NonZeroU32::new(fall).unwrap(),
+        };
         let mut health = Health::New;
         let mut seen = String::new();
         for probe in probes.chars() {
-            health = health.observe(probe == '+', limits);
+            health = health.observe(probe == '+', thresholds);
             seen.push(if health.is_up() { 'U' } else { 'd' });
         }
         assert_eq!(seen, states, "rise {rise}, fall {fall}, probes {probes}");
@@ -111,10 +113,10 @@ mod tests {
     #[test]
     fn an_endpoint_that_begins_up_falls_like_any_other() {
         assert_eq!(Health::first(InitialHealth::Probe), Health::New);
-        let limits = Limits { rise: NonZeroU32::MIN, fall: NonZeroU32::new(2).unwrap() };
-        let first = Health::first(InitialHealth::Up).observe(false, limits);
+        let thresholds = Thresholds { rise: NonZeroU32::MIN, fall: NonZeroU32::new(2).unwrap() };
+        let first = Health::first(InitialHealth::Up).observe(false, thresholds);
         assert_eq!(first, Health::Up { failures: 1 });
-        assert_eq!(first.observe(false, limits), Health::Down { passes: 0 });
+        assert_eq!(first.observe(false, thresholds), Health::Down { passes: 0 });
     }
 
     #[test]

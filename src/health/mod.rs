@@ -2,9 +2,9 @@
 //!
 //! `resolve` finds addresses, `probe` asks one, `judge` decides; `outlier` and `breaker` decide by
 //! how requests fare. Runs on the control thread's runtime; no task waits for another.
-//! A dead endpoint is found within interval + (fall - 1) × changing interval + timeout, a recovered
-//! one within down interval + (rise - 1) × changing interval + timeout, with a tenth of jitter, as
-//! long as the timeout is not above these intervals.
+//! A dead endpoint is found within interval + (fall - 1) × changing interval + timeout, one that
+//! recovers within down interval + (rise - 1) × changing interval + timeout, with a tenth of
+//! jitter, as long as the timeout is not above these intervals.
 //! Never touches the snapshot: `control` does, with the news sent from here.
 
 pub mod agent;
@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::config::{BackendConfig, HealthConfig};
 use crate::error::StartError;
 use crate::health::agent::Agent;
-use crate::health::judge::{Health, Limits};
+use crate::health::judge::{Health, Thresholds};
 use crate::health::probe::{Passed, Probe, ProbeError};
 use crate::health::pulse::Pulse;
 use crate::health::resolve::Names;
@@ -64,6 +64,8 @@ pub struct Verdict {
     pub index: usize,
     /// Whether it may take requests.
     pub healthy: bool,
+    /// Whether the last probe passed.
+    pub passed: bool,
     /// Where it is reached: the address of the last probe that passed, else the first one known.
     pub address: Option<SocketAddr>,
     /// The share of its weight that its load leaves it, in percent.
@@ -92,7 +94,7 @@ pub struct Watch {
 
 /// How one probe went, over all addresses of the endpoint.
 #[derive(Debug)]
-struct Outcome {
+struct Probed {
     /// The address that passed and what it told, or why none did.
     passed: Result<(SocketAddr, Passed), ProbeError>,
     /// The first address that was tried.
@@ -145,13 +147,13 @@ impl Watch {
         let mut is_first = true;
         loop {
             let started = self.pulse.beat();
-            let outcome = self.probe().await;
-            self.names.refresh(outcome.passed.is_err(), Instant::now());
-            let is_doubtful = outcome.passed.is_err() && self.pulse.was_late_since(started);
+            let probed = self.probe().await;
+            self.names.refresh(probed.passed.is_err(), Instant::now());
+            let is_doubtful = probed.passed.is_err() && self.pulse.was_late_since(started);
             if is_doubtful {
                 self.pulse.discard();
             }
-            let verdict = self.judge(&outcome, is_doubtful, is_first);
+            let verdict = self.judge(&probed, is_doubtful, is_first);
             is_first = false;
             if let Some(verdict) = verdict
                 && news.send(News::Verdict(verdict)).await.is_err()
@@ -165,15 +167,15 @@ impl Watch {
     }
 
     /// One probe of all addresses within the time limit.
-    async fn probe(&mut self) -> Outcome {
+    async fn probe(&mut self) -> Probed {
         let limit = self.config.timeout;
         let started = Instant::now();
         let addresses = match timeout(limit, self.names.addresses()).await {
             Ok(Ok(addresses)) => resolve::in_order(addresses, *self.address.borrow()),
-            Ok(Err(error)) => return Outcome::failed(ProbeError::Unresolved(error)),
+            Ok(Err(error)) => return Probed::failed(ProbeError::Unresolved(error)),
             Err(_) => {
                 let error = std::io::ErrorKind::TimedOut.into();
-                return Outcome::failed(ProbeError::Unresolved(error));
+                return Probed::failed(ProbeError::Unresolved(error));
             }
         };
         let first = addresses.first().copied();
@@ -184,14 +186,14 @@ impl Watch {
             Ok(passed) => passed,
             Err(_) => Err(ProbeError::Timeout(limit)),
         };
-        Outcome { passed, first }
+        Probed { passed, first }
     }
 
     /// Counts a probe, unless it is doubtful, and says what it changed.
-    fn judge(&mut self, outcome: &Outcome, is_doubtful: bool, is_first: bool) -> Option<Verdict> {
+    fn judge(&mut self, probed: &Probed, is_doubtful: bool, is_first: bool) -> Option<Verdict> {
         let was_up = self.health.is_up();
-        let (why, hindered) = match &outcome.passed {
-            Ok((address, _)) => (format!("{address} passed"), false),
+        let (why, hindered) = match &probed.passed {
+            Ok(_) => ("its check passed".to_owned(), false),
             Err(error) => (error.to_string(), error.is_local()),
         };
         if hindered && !self.hindered {
@@ -201,12 +203,13 @@ impl Watch {
         if is_doubtful {
             tracing::debug!(backend = self.id, why, "a failed probe does not count");
         } else if !hindered {
-            self.health = self.health.observe(outcome.passed.is_ok(), Limits::of(&self.config));
+            self.health = self.health.observe(probed.passed.is_ok(), Thresholds::of(&self.config));
         }
-        let is_change = self.learn(outcome) || self.health.is_up() != was_up;
+        let is_change = self.learn(probed) || self.health.is_up() != was_up;
         (is_first || is_change).then(|| Verdict {
             index: self.index,
             healthy: self.health.is_up(),
+            passed: probed.passed.is_ok(),
             address: *self.address.borrow(),
             share: self.share,
             why,
@@ -214,11 +217,11 @@ impl Watch {
     }
 
     /// Takes over where the endpoint is and how loaded; whether that changed.
-    fn learn(&mut self, outcome: &Outcome) -> bool {
-        let (address, share) = match &outcome.passed {
+    fn learn(&mut self, probed: &Probed) -> bool {
+        let (address, share) = match &probed.passed {
             // A backend that tells no load has none.
             Ok((address, passed)) => (Some(*address), passed.share.unwrap_or(load::SHARE_FULL)),
-            Err(_) => (self.address.borrow().or(outcome.first), self.share),
+            Err(_) => (self.address.borrow().or(probed.first), self.share),
         };
         let share_before = self.share;
         self.share = load::settled(share_before, share);
@@ -231,9 +234,9 @@ impl Watch {
     }
 }
 
-impl Outcome {
-    fn failed(error: ProbeError) -> Outcome {
-        Outcome { passed: Err(error), first: None }
+impl Probed {
+    fn failed(error: ProbeError) -> Probed {
+        Probed { passed: Err(error), first: None }
     }
 }
 

@@ -22,8 +22,8 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// A pulse that begins with its first beat. A thread is late when it lags more than half the shortest
-    /// interval, or a whole timeout, which would fail each probe in flight.
+    /// A pulse that begins with its first beat. A thread is late when it lags more than half the
+    /// shortest interval, or a whole timeout, which would fail each probe in flight.
     #[must_use]
     pub fn new(config: &HealthConfig, vitals: Arc<Vitals>) -> Pulse {
         let shortest = config.interval.min(config.interval_changing).min(config.interval_down);

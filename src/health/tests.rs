@@ -183,7 +183,7 @@ fn a_verdict_is_sent_for_a_change_only() {
 fn a_probe_that_cannot_be_made_leaves_the_health_as_it_was() {
     let mut watch = watch(ANYWHERE, &config(PATIENCE));
     let mut judge = |passed, is_doubtful, is_first| {
-        let outcome = Outcome { passed, first: Some(ANYWHERE) };
+        let outcome = Probed { passed, first: Some(ANYWHERE) };
         let verdict = watch.judge(&outcome, is_doubtful, is_first);
         verdict.map(|verdict| verdict.healthy)
     };
@@ -204,7 +204,7 @@ fn passed_with(share: Option<u32>) -> Result<(SocketAddr, Passed), ProbeError> {
 fn a_load_is_told_when_it_moved_by_a_step() {
     let mut watch = watch(ANYWHERE, &config(PATIENCE));
     let mut judge = |passed| {
-        let verdict = watch.judge(&Outcome { passed, first: Some(ANYWHERE) }, false, false);
+        let verdict = watch.judge(&Probed { passed, first: Some(ANYWHERE) }, false, false);
         verdict.map(|verdict| (verdict.healthy, verdict.share))
     };
     for (share, expected) in [
@@ -228,7 +228,7 @@ fn an_endpoint_that_begins_up_needs_fall_failures() {
     let mut watch = watch(ANYWHERE, &config);
     let mut judge = |is_first| {
         let passed = Err(ProbeError::Status(ANYWHERE, 503));
-        let verdict = watch.judge(&Outcome { passed, first: Some(ANYWHERE) }, false, is_first);
+        let verdict = watch.judge(&Probed { passed, first: Some(ANYWHERE) }, false, is_first);
         verdict.map(|verdict| verdict.healthy)
     };
     assert_eq!([judge(true), judge(false), judge(false)], [Some(true), Some(false), None]);
@@ -300,7 +300,7 @@ fn an_agent_is_heard_when_it_says_something_new() {
         b"",
         b"what\r\n",
         long,
-        b"up 75%",
+        b"ready 75%",
     ]));
     let (port, server) = agent(lines);
     let config = HealthConfig { agent_port: Some(port), ..config(PATIENCE) };
@@ -311,13 +311,13 @@ fn an_agent_is_heard_when_it_says_something_new() {
         let mut told = Vec::new();
         for _ in 0..3 {
             match timeout(PATIENCE, news.recv()).await.unwrap().unwrap() {
-                News::Agent(report) => told.push((report.agent.order(), report.agent.share())),
+                News::Agent(report) => told.push((report.agent.mode(), report.agent.share())),
                 News::Verdict(verdict) => panic!("{verdict:?}"),
             }
         }
         told
     });
-    use agent::Order::{Drain, Ready};
+    use crate::config::Mode::{Drain, Ready};
     assert_eq!(told, [(Drain, 100), (Drain, 75), (Ready, 75)]);
     server.join().unwrap();
 }

@@ -3,6 +3,8 @@
 //! Successes and failures are counted in the lanes; what must be known at once goes through a
 //! bounded channel, by `try_send`: when it is full, the outcome is dropped and counted.
 
+use std::fmt;
+
 use crossbeam::channel::{Receiver, Sender};
 
 use crate::upstream::endpoint::Slot;
@@ -32,6 +34,18 @@ pub enum Kind {
     Invalid,
     /// The answer had this status, 500 to 599.
     Status(u16),
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::NotConnected => f.write_str("no connection"),
+            Kind::Lost => f.write_str("a lost connection"),
+            Kind::TimedOut => f.write_str("a timeout"),
+            Kind::Invalid => f.write_str("an answer that breaks the grammar"),
+            Kind::Status(status) => write!(f, "a {status}"),
+        }
+    }
 }
 
 /// A channel for outcomes, which holds `OUTCOMES_MAX`.

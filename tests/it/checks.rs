@@ -312,13 +312,19 @@ fn an_agent_sets_the_share_and_the_state_of_its_backend() {
         (Says::Silence, [40, 30], true),
         (Says::Endless, [40, 30], true),
         (Says::Line("drain\n"), [70, 0], true),
-        (Says::Line("up 100%\n"), [35, 35], true),
+        (Says::Line("up 100%\n"), [70, 0], true),
+        (Says::Line("ready\n"), [35, 35], true),
         (Says::Line("maint#for a while\n"), [70, 0], false),
         (Says::Line("what?\n"), [70, 0], false),
+        (Says::Line("up\n"), [70, 0], false),
         (Says::Line("ready\n"), [35, 35], true),
-        (Says::Line("down\n"), [70, 0], false),
+        (Says::Line("failed\n"), [35, 35], true),
+        (Says::Line("fail\n"), [70, 0], false),
+        (Says::Line("ready\n"), [70, 0], false),
         (Says::Line("up\n"), [35, 35], true),
         (Says::Line("0%\n"), [70, 0], true),
+        (Says::Line("up ready\n"), [70, 0], true),
+        (Says::Line("250%\n"), [35, 35], true),
     ] {
         agent.say(says);
         let is_near = || {
@@ -330,6 +336,24 @@ fn an_agent_sets_the_share_and_the_state_of_its_backend() {
         let answer = proxy.client().request(&session).expect(200);
         assert_eq!(answer.text() == "told", stays, "{says:?}");
     }
+    wait_until("its weight is told", SOON, || {
+        proxy.log().contains("backend's weight is now 75 of 100")
+    });
+}
+
+#[test]
+fn the_log_says_that_a_backend_is_up_only_when_it_is() {
+    let upstream = named("a");
+    upstream.set_health(Health::Down);
+    let proxy = Flags::to(&[&upstream])
+        .with("--health-initial", "up")
+        .with("--health-interval", "60s")
+        .start();
+    wait_until("its first check failed", SOON, || {
+        proxy.log().contains("backend begins up, but its first check failed")
+    });
+    let log = proxy.log();
+    assert!(!log.contains("backend is up") && !log.contains("backend is down"), "{log}");
 }
 
 /// A request of a session that is on this backend.

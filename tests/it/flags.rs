@@ -19,7 +19,7 @@ const BACKEND: [&str; 2] = ["--backend", "http://127.0.0.1:1"];
 
 #[test]
 fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
-    let cases: [(&[&str], &str); 38] = [
+    let cases: [(&[&str], &str); 41] = [
         (&[], "--backend"),
         (&["--backend", "127.0.0.1:1"], "127.0.0.1:1"),
         (&["--backend", "http://"], "http://"),
@@ -57,6 +57,9 @@ fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
         (&["--health-interval-down", "50ms", "--health-timeout", "1s"], "--health-interval-down"),
         (&["--eject-time", "6m"], "--eject-time-max"),
         (&["--breaker-error-percent", "101"], "--breaker-error-percent"),
+        (&["--breaker-trials", "3"], "--breaker-error-percent"),
+        (&["--retries", "0", "--retry-on", "lost"], "--retries above 0"),
+        (&["--retries", "-1"], "0 to 10"),
         (&["--no-such-flag"], "--no-such-flag"),
     ];
     for (words, named) in cases {

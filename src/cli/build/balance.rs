@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cli::build::usage;
 use crate::cli::flags::{BalanceArgs, PolicyArg, RetryArgs};
-use crate::config::{BalanceConfig, HashKey, Policy, RetryConfig};
+use crate::config::{BalanceConfig, HashKey, Policy, RetryConfig, RetryOn};
 use crate::error::StartError;
 
 impl BalanceArgs {
@@ -48,14 +48,19 @@ impl BalanceArgs {
 }
 
 impl RetryArgs {
-    pub(super) fn into_config(self) -> RetryConfig {
-        RetryConfig {
+    pub(super) fn into_config(self) -> Result<RetryConfig, StartError> {
+        let none =
+            RetryOn { lost: false, down: false, timeout: false, invalid: false, statuses: None };
+        if self.retries == 0 && self.retry_on.as_ref().is_some_and(|on| *on != none) {
+            return Err(usage("--retry-on needs --retries above 0, or is none".to_owned()));
+        }
+        Ok(RetryConfig {
             retries_max: self.retries,
-            on: self.retry_on,
+            on: self.retry_on.unwrap_or(RetryOn { lost: true, down: true, ..none }),
             body_bytes_max: self.retry_body_bytes_max as usize,
             budget_percent: self.retry_budget_percent.into(),
             budget_per_second: self.retry_budget_min,
-        }
+        })
     }
 }
 

@@ -103,18 +103,37 @@ impl EjectArgs {
 }
 
 impl BreakerArgs {
-    pub(super) fn config(&self) -> BreakerConfig {
-        BreakerConfig {
+    pub(super) fn config(&self) -> Result<BreakerConfig, StartError> {
+        let error_percent = NonZeroU32::new(self.breaker_error_percent.into());
+        let flags = [
+            ("--breaker-window", self.breaker_window.is_some()),
+            ("--breaker-requests-min", self.breaker_requests_min.is_some()),
+            ("--breaker-open-time", self.breaker_open_time.is_some()),
+            ("--breaker-trials", self.breaker_trials.is_some()),
+        ];
+        let given = flags.into_iter().find(|(_, is_given)| *is_given);
+        if let Some((flag, _)) = given.filter(|_| error_percent.is_none()) {
+            return Err(usage(format!(
+                "{flag} needs a --breaker-error-percent above 0: without one no breaker opens"
+            )));
+        }
+        Ok(BreakerConfig {
             requests_max: self.breaker_requests_max.map(at_least_one),
             pending_max: self.breaker_pending_max.map(at_least_one),
-            error_percent: NonZeroU32::new(self.breaker_error_percent.into()),
-            window: self.breaker_window,
-            requests_min: self.breaker_requests_min,
-            open_time: self.breaker_open_time,
-            trials: at_least_one(self.breaker_trials),
-        }
+            error_percent,
+            window: self.breaker_window.unwrap_or(BREAKER_WINDOW),
+            requests_min: self.breaker_requests_min.unwrap_or(BREAKER_REQUESTS_MIN),
+            open_time: self.breaker_open_time.unwrap_or(BREAKER_OPEN_TIME),
+            trials: at_least_one(self.breaker_trials.unwrap_or(BREAKER_TRIALS)),
+        })
     }
 }
+
+/// What a breaker does by default, once it may open.
+const BREAKER_WINDOW: Duration = Duration::from_secs(10);
+const BREAKER_REQUESTS_MIN: u32 = 20;
+const BREAKER_OPEN_TIME: Duration = Duration::from_secs(5);
+const BREAKER_TRIALS: u32 = 3;
 
 /// How long a probe may take by default, if its intervals allow that.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::flags::{DAY, HOUR};
 use crate::cli::read::{
-    StickyCookie, duration, number, parse_balance_factor, parse_hash_key, parse_retry_on,
-    parse_sticky_cookie, percent,
+    StickyCookie, duration, number, parse_balance_factor, parse_hash_key, parse_hash_seed,
+    parse_retry_on, parse_sticky_cookie, percent,
 };
 use crate::config::{HashKey, RetryOn};
 
@@ -25,7 +25,8 @@ pub(in crate::cli) struct BalanceArgs {
     pub(in crate::cli) hash_key: Option<HashKey>,
     /// What maglev's hash begins with: processes with the same seed and the same backends send a
     /// key to the same one [default: 0; limit: 64 bits].
-    #[arg(long, value_name = "N", env = "CORELANE_HASH_SEED")]
+    #[arg(long, value_name = "N", env = "CORELANE_HASH_SEED",
+        allow_negative_numbers = true, value_parser = parse_hash_seed)]
     pub(in crate::cli) hash_seed: Option<u64>,
     /// The most requests in flight on a backend under maglev, in percent of its share of all that
     /// are; what is more goes to the next one. 0 for no limit [default: 0; limits: 101 to 65535].
@@ -73,8 +74,10 @@ pub(in crate::cli) enum PolicyArg {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Queue")]
 pub(in crate::cli) struct QueueArgs {
-    /// The most requests that wait, over all workers, while every backend has all its max-conns or
-    /// --breaker-requests-max; 503 then. 0 for no queue [limit: 1048576].
+    /// The most requests that wait, over all workers, while every backend has all its max-conns
+    /// connections; 503 then. 0 for no queue [limit: 1048576].
+    ///
+    /// None waits for --breaker-requests-max: what is above it gets 503 at once.
     #[arg(long, value_name = "N", default_value = "1024", env = "CORELANE_QUEUE_MAX",
         value_parser = number(0, 1_048_576))]
     pub(in crate::cli) queue_max: u32,
@@ -89,7 +92,7 @@ pub(in crate::cli) struct QueueArgs {
 pub(in crate::cli) struct RetryArgs {
     /// The most further attempts of one request [limits: 0 to 10].
     #[arg(long, value_name = "N", default_value = "3", env = "CORELANE_RETRIES",
-        value_parser = number(0, 10))]
+        allow_negative_numbers = true, value_parser = number(0, 10))]
     pub(in crate::cli) retries: u32,
     /// What is tried again, separated by commas: lost (the connection ended before an answer
     /// began), down (the backend went down or was ejected before that, and there is another),
@@ -97,20 +100,21 @@ pub(in crate::cli) struct RetryArgs {
     /// as in 503 or 500-599; or none.
     ///
     /// A connection that cannot be made is always tried again, since nothing was sent; all else
-    /// only for idempotent methods [limits of statuses: 400 to 599].
-    #[arg(long, value_name = "LIST", default_value = "lost,down", env = "CORELANE_RETRY_ON",
-        value_parser = parse_retry_on)]
-    pub(in crate::cli) retry_on: RetryOn,
+    /// only for idempotent methods [default: lost,down; limits of statuses: 400 to 599].
+    #[arg(long, value_name = "LIST", env = "CORELANE_RETRY_ON", value_parser = parse_retry_on)]
+    pub(in crate::cli) retry_on: Option<RetryOn>,
     /// The most bytes of a request's body that are held to be sent again; with a longer one a
     /// request is not tried again once sending has begun [limits: 0 to 16777216].
     #[arg(long, value_name = "BYTES", default_value = "65536",
         env = "CORELANE_RETRY_BODY_BYTES_MAX", value_parser = number(0, 16_777_216))]
     pub(in crate::cli) retry_body_bytes_max: u32,
-    /// The most retries, in percent of requests; beyond --retry-budget-min [limits: 0 to 100].
+    /// The most retries, in percent of the requests of the last 10 s; the larger of this and
+    /// --retry-budget-min counts [limits: 0 to 100].
     #[arg(long, value_name = "PERCENT", default_value = "20",
         env = "CORELANE_RETRY_BUDGET_PERCENT", value_parser = percent())]
     pub(in crate::cli) retry_budget_percent: u8,
-    /// The retries a second that are allowed whatever the budget's percentage [limit: 1000000].
+    /// The retries a second, over the last 10 s, that are allowed whatever the percentage
+    /// [limit: 1000000].
     #[arg(long, value_name = "N", default_value = "3", env = "CORELANE_RETRY_BUDGET_MIN",
         value_parser = number(0, 1_000_000))]
     pub(in crate::cli) retry_budget_min: u32,

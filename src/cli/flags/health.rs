@@ -134,20 +134,23 @@ pub(in crate::cli) struct BreakerArgs {
     #[arg(long, value_name = "PERCENT", default_value = "0", env = "CORELANE_BREAKER_ERROR_PERCENT",
         value_parser = percent())]
     pub(in crate::cli) breaker_error_percent: u8,
-    /// Over what time that share is counted [limits: 100ms to 1h].
-    #[arg(long, value_name = "DURATION", default_value = "10s", env = "CORELANE_BREAKER_WINDOW",
+    /// Over what time that share is counted [default: 10s; limits: 100ms to 1h].
+    #[arg(long, value_name = "DURATION", env = "CORELANE_BREAKER_WINDOW",
         value_parser = duration(100, HOUR))]
-    pub(in crate::cli) breaker_window: Duration,
-    /// The requests in that time without which it does not open [limits: 1 to 1000000].
-    #[arg(long, value_name = "N", default_value = "20", env = "CORELANE_BREAKER_REQUESTS_MIN",
+    pub(in crate::cli) breaker_window: Option<Duration>,
+    /// The requests in that time without which it does not open [default: 20; limits: 1 to
+    /// 1000000].
+    #[arg(long, value_name = "N", env = "CORELANE_BREAKER_REQUESTS_MIN",
         value_parser = number(1, 1_000_000))]
-    pub(in crate::cli) breaker_requests_min: u32,
-    /// How long it stays open before requests try the backend again [limits: 10ms to 1h].
-    #[arg(long, value_name = "DURATION", default_value = "5s", env = "CORELANE_BREAKER_OPEN_TIME",
+    pub(in crate::cli) breaker_requests_min: Option<u32>,
+    /// How long it stays open before requests try the backend again [default: 5s; limits: 10ms to
+    /// 1h].
+    #[arg(long, value_name = "DURATION", env = "CORELANE_BREAKER_OPEN_TIME",
         value_parser = duration(10, HOUR))]
-    pub(in crate::cli) breaker_open_time: Duration,
-    /// How many requests try it, all of which must succeed to close it [limits: 1 to 1000].
-    #[arg(long, value_name = "N", default_value = "3", env = "CORELANE_BREAKER_TRIALS",
+    pub(in crate::cli) breaker_open_time: Option<Duration>,
+    /// How many requests try it, all of which must succeed to close it [default: 3; limits: 1 to
+    /// 1000].
+    #[arg(long, value_name = "N", env = "CORELANE_BREAKER_TRIALS",
         value_parser = number(1, 1000))]
-    pub(in crate::cli) breaker_trials: u32,
+    pub(in crate::cli) breaker_trials: Option<u32>,
 }

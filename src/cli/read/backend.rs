@@ -1,8 +1,8 @@
 //! Reads a backend: its URL, and its options behind commas.
 
-use std::collections::HashSet;
 use std::num::{NonZeroU16, NonZeroU32};
 
+use crate::cli::read::options;
 use crate::config::{BackendConfig, Mode, WEIGHT_MAX};
 
 /// Reads `http://HOST:PORT[,weight=N][,max-conns=N][,backup][,drain][,maintenance]`.
@@ -17,13 +17,7 @@ pub(in crate::cli) fn parse_backend(text: &str) -> Result<BackendConfig, String>
         is_backup: false,
         mode: Mode::Ready,
     };
-    let mut seen = HashSet::new();
-    for option in parts {
-        let (name, value) =
-            option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-        if !seen.insert(name) {
-            return Err(format!("{name} is given twice"));
-        }
+    for (name, value) in options(parts)? {
         match (name, value) {
             ("weight", Some(value)) => backend.weight = parse_weight(value)?,
             ("max-conns", Some(value)) => {
@@ -42,7 +36,7 @@ pub(in crate::cli) fn parse_backend(text: &str) -> Result<BackendConfig, String>
             ("backup" | "drain" | "maintenance", Some(_)) => {
                 return Err(format!("{name} has no value"));
             }
-            _ => return Err(format!("{option:?} is no option of a backend; there are {OPTIONS}")),
+            _ => return Err(format!("{name:?} is no option of a backend; there are {OPTIONS}")),
         }
     }
     Ok(backend)

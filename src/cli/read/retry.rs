@@ -3,7 +3,7 @@
 use crate::cli::read::statuses;
 use crate::config::RetryOn;
 
-/// Reads `none`, or a list of `lost`, `timeout`, `invalid` and statuses.
+/// Reads `none`, or a list of `lost`, `down`, `timeout`, `invalid` and statuses.
 pub(in crate::cli) fn parse_retry_on(text: &str) -> Result<RetryOn, String> {
     let mut on =
         RetryOn { lost: false, down: false, timeout: false, invalid: false, statuses: None };

@@ -1,9 +1,8 @@
 //! Reads the cookie that keeps a session on its backend, and its attributes (RFC 6265 §4.1.1).
 
-use std::collections::HashSet;
 use std::num::NonZeroU64;
 
-use crate::cli::read::{TOKEN, is_token};
+use crate::cli::read::{TOKEN, is_token, options};
 use crate::config::{SameSite, StickyConfig};
 
 /// The cookie as its flag names it: all but the secret.
@@ -41,13 +40,7 @@ pub(in crate::cli) fn parse_sticky_cookie(text: &str) -> Result<StickyCookie, St
         http_only: false,
         same_site: None,
     };
-    let mut seen = HashSet::new();
-    for option in parts {
-        let (name, value) =
-            option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-        if !seen.insert(name) {
-            return Err(format!("{name} is given twice"));
-        }
+    for (name, value) in options(parts)? {
         match (name, value) {
             ("path", Some(path)) => cookie.path = parse_path(path)?,
             ("domain", Some(domain)) => cookie.domain = Some(parse_domain(domain)?),
@@ -62,7 +55,7 @@ pub(in crate::cli) fn parse_sticky_cookie(text: &str) -> Result<StickyCookie, St
                 return Err(format!("{name} needs a value: {name}=…"));
             }
             ("secure" | "httponly", Some(_)) => return Err(format!("{name} has no value")),
-            _ => return Err(format!("{option:?} is no option of a cookie; there are {OPTIONS}")),
+            _ => return Err(format!("{name:?} is no option of a cookie; there are {OPTIONS}")),
         }
     }
     check(&cookie)?;

@@ -174,6 +174,13 @@ fn retries_are_limited_in_number_size_and_share() {
     assert_eq!((retry.retries_max, retry.body_bytes_max), (0, 0));
     assert_eq!((retry.budget_percent, retry.budget_per_second), (100, 0));
     check_refused("--retries 11", "0 to 10");
+    check_refused("--retries -1", "0 to 10");
+    check_refused("--retries 0 --retry-on lost", "--retry-on needs --retries above 0");
+    assert!(config_of("--retries 0 --retry-on none").is_ok());
+    for seed in ["-1", "18446744073709551616", "x"] {
+        let flags = format!("--policy maglev --hash-seed {seed}");
+        check_refused(&flags, "it is not a number from 0 to 18446744073709551615");
+    }
     check_refused("--retry-body-bytes-max 16777217", "0 to 16777216");
     check_refused("--retry-budget-percent 101", "0 to 100");
     check_refused("--retry-budget-min=-1", "0 to 1000000");

@@ -150,5 +150,13 @@ fn the_breaker_is_off_by_default() {
     assert_eq!(breaker.error_percent.map(u32::from), Some(100));
     check_refused("--breaker-requests-max 0", "it is not a number from 1");
     check_refused("--breaker-error-percent 101", "0 to 100");
-    check_refused("--breaker-trials 0", "1 to 1000");
+    check_refused("--breaker-error-percent 1 --breaker-trials 0", "1 to 1000");
+    for flag in [
+        "--breaker-window 10s",
+        "--breaker-requests-min 20",
+        "--breaker-open-time 5s",
+        "--breaker-trials 3 --breaker-error-percent 0",
+    ] {
+        check_refused(flag, "needs a --breaker-error-percent");
+    }
 }

@@ -33,7 +33,7 @@ fn check(mode: Mode, words: &str, heeding: Standing, panicking: Standing) {
             }
             word => {
                 let line = word.strip_prefix("agent:").unwrap();
-                member.agent = member.agent.observe(agent::parse(line));
+                member.agent = member.agent.observe(&agent::parse(line));
             }
         }
     }
@@ -55,7 +55,10 @@ fn the_strictest_of_all_counts() {
     check(Ready, "up agent:down", Out, Open);
     check(Ready, "up agent:down agent:up", Open, Open);
     check(Ready, "agent:up", Out, Open);
+    check(Ready, "up agent:down agent:ready", Out, Open);
     check(Ready, "up agent:drain", Draining, Draining);
+    check(Ready, "up agent:drain agent:up", Draining, Draining);
+    check(Ready, "up agent:drain agent:down", Out, Out);
     check(Ready, "up agent:0%", Draining, Draining);
     check(Ready, "agent:drain", Out, Out);
     check(Ready, "up agent:maint", Out, Out);
@@ -98,7 +101,7 @@ fn shares_multiply_and_leave_something() {
         let mut member = member(Mode::Ready);
         member.weight = weight * WEIGHT_UNIT;
         member.share = share;
-        member.agent = Agent::SILENT.observe(agent::parse(line));
+        member.agent = Agent::SILENT.observe(&agent::parse(line));
         assert_eq!(member.weight(Instant::now(), START), expected, "{weight}, {share}, {line}");
     }
 }

@@ -17,7 +17,14 @@ const BACKENDS: usize = 8;
 
 fn verdict(index: usize, healthy: bool) -> News {
     let address = Some(SocketAddr::from(([127, 0, 0, 1], 80)));
-    News::Verdict(Verdict { index, healthy, address, share: 100, why: "a test".to_owned() })
+    News::Verdict(Verdict {
+        index,
+        healthy,
+        passed: healthy,
+        address,
+        share: 100,
+        why: "a test".to_owned(),
+    })
 }
 
 fn publisher() -> (Publisher, crossbeam::channel::Receiver<()>) {

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::InitialHealth;
 use crate::control::tests::{backend, config};
 use crate::health::agent::{Agent, parse};
-use crate::upstream::endpoint::{Slot, Standing};
+use crate::upstream::endpoint::Slot;
 
 const HERE: ([u8; 4], u16) = ([127, 0, 0, 1], 80);
 const THERE: ([u8; 4], u16) = ([127, 0, 0, 2], 80);
@@ -25,11 +25,18 @@ fn roster(modes: &[Mode], panic_percent: u8) -> Roster {
 
 fn verdict(index: usize, healthy: bool, address: impl Into<SocketAddr>) -> News {
     let address = Some(address.into());
-    News::Verdict(Verdict { index, healthy, address, share: 100, why: "a test".to_owned() })
+    News::Verdict(Verdict {
+        index,
+        healthy,
+        passed: healthy,
+        address,
+        share: 100,
+        why: "a test".to_owned(),
+    })
 }
 
 fn report(index: usize, line: &str) -> News {
-    let agent = Agent::SILENT.observe(parse(line));
+    let agent = Agent::SILENT.observe(&parse(line));
     News::Agent(Report { index, agent, why: "a test".to_owned() })
 }
 
@@ -112,6 +119,31 @@ fn an_agents_share_is_shown_in_the_weight() {
     roster.apply(report(0, "30%"), Instant::now());
     assert!(roster.refresh(Instant::now()));
     assert_eq!(roster.endpoints()[0].weight, 30);
+}
+
+#[test]
+fn a_weight_is_told_once_a_second_and_at_last() {
+    let mut roster = roster(&[Mode::Ready], 0);
+    let begun = Instant::now();
+    for (line, later, told) in [
+        // What takes no requests has no weight.
+        ("30%", 0, [100, 100, 100]),
+        ("40%", 100, [100, 40, 100]),
+        ("50%", 200, [100, 40, 100]),
+        ("50%", 1099, [100, 40, 100]),
+        ("50%", 1100, [100, 50, 100]),
+        ("50%", 9000, [100, 50, 100]),
+        ("100%", 9001, [100, 100, 100]),
+    ] {
+        let now = begun + Duration::from_millis(later);
+        roster.apply(report(0, line), now);
+        if later > 0 {
+            roster.apply(verdict(0, true, HERE), now);
+        }
+        roster.refresh(now);
+        roster.log_weights(now);
+        assert_eq!(roster.members[0].told.0, told, "after {line} at {later} ms");
+    }
 }
 
 #[test]
