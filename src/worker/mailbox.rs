@@ -160,3 +160,22 @@ impl Inbox {
 const MESSAGES_MAX: usize = 1024;
 /// The most wake-ups read at once.
 const WAKE_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_and_free_places_are_not_lost_among_requests_for_connections() {
+        let (mailbox, _inbox) = Mailbox::new().unwrap();
+        let ask = Message::CloseIdleOf(PoolId(0));
+        let asked = (0..MESSAGES_MAX + 9).filter(|_| mailbox.post(ask).is_ok()).count();
+        assert_eq!(asked, MESSAGES_MAX);
+        for message in [Message::PlaceFreed, Message::Drain, Message::PlaceFreed, Message::Stop] {
+            mailbox.post(message).unwrap();
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| mailbox.take()).take(5).collect();
+        let (stop, drain, freed) = (Message::Stop, Message::Drain, Message::PlaceFreed);
+        assert_eq!(taken, [stop, drain, freed, freed, ask]);
+    }
+}

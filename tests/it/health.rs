@@ -288,3 +288,36 @@ fn what_waits_for_a_backend_that_goes_down_goes_on_waiting_where_no_other_can_se
         assert_eq!(bodies, ["late", "well"]);
     }
 }
+
+/// Requests that wait for two backends, both of which then fail their checks, one after the other.
+#[test]
+fn what_waits_goes_on_waiting_in_panic_and_beyond_the_budget_for_retries() {
+    for (name, value, well_serves) in
+        [("--panic-percent", "60", false), ("--retry-budget-min", "0", true)]
+    {
+        let gate = Gate::default();
+        let (dying, other) = (silent(&gate), silent(&gate));
+        let proxy = probing(Flags::to(&[&dying, &other]))
+            .with("--retry-budget-percent", "0")
+            .with(name, value)
+            .start();
+        let mut clients: Vec<_> = (0..8).map(|_| proxy.client()).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        }
+        wait_until("they wait", SOON, || dying.request_count() + other.request_count() == 8);
+        dying.set_health(Health::Down);
+        if !well_serves {
+            other.set_health(Health::Down);
+        }
+        wait_until("it is down", SOON, || proxy.log().contains("backend is down"));
+        // A few sweeps: 100 ms at most are between two.
+        let since = Instant::now();
+        wait_until("sweeps were made", SOON, || since.elapsed() > Duration::from_millis(400));
+        gate.open();
+        for client in &mut clients {
+            assert_eq!(client.read_response("GET").expect(200).text(), "late");
+        }
+        assert_eq!(dying.request_count() + other.request_count(), 8, "none ran twice");
+    }
+}
