@@ -192,12 +192,12 @@ impl<'a> Downlink<'a> {
                 Cause::ClientLeft
             } else if self.backend.expired(Wait::Read) || self.backend.expired(Wait::Write) {
                 Cause::ResponseTimeout
+            } else if self.backend.has_left() {
+                // What came at the same moment is no whole answer, and the client has seen nothing.
+                return Err(Failure { cause: Cause::BackendDown, progress: Progress::Sent });
             } else if matches!(read, Ok(1..)) {
                 self.backend.set_may_leave(None);
                 continue;
-            } else if self.backend.has_left() {
-                // The client has seen nothing of what had come.
-                return Err(Failure { cause: Cause::BackendDown, progress: Progress::Sent });
             } else if has_bytes {
                 Cause::ResponseInvalid
             } else {
