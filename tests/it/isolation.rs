@@ -186,6 +186,8 @@ fn without_file_descriptors_it_waits_and_does_not_spin() {
     let upstream = Upstream::naming_targets();
     let mut proxy = Flags::to(&[&upstream]).with("--workers", "1").start();
     proxy.client().get("/warm").expect(200);
+    // The log is written beside the work.
+    wait_until("its first lines are written", SOON, || proxy.log().contains("ready on"));
     let lines = proxy.log().lines().count();
     proxy.limit_open_files(proxy.open_files() + 8);
     let mut clients: Vec<_> = (0..40).map(|_| proxy.client()).collect();
