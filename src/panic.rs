@@ -14,11 +14,13 @@ use std::task::Poll;
 ///
 /// # Errors
 /// What the panic said; the future's values were dropped by then.
-pub fn contained(future: impl Future<Output = ()>) -> impl Future<Output = Result<(), String>> {
+pub fn contained<T>(
+    future: impl Future<Output = T>,
+) -> impl Future<Output = Result<T, String>> {
     let mut future = Box::pin(future);
     poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
         Err(panic) => Poll::Ready(Err(message_of(panic.as_ref()))),
     })
 }

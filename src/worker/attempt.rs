@@ -69,14 +69,14 @@ pub async fn run(
     let (mut backend, relayed) = relayed?;
     let endpoint = snapshot.pool(request.pool).endpoints.get(index);
     match relayed.cause {
-        Some(cause) => worker.note_backend(cause, &peer.addr, endpoint),
+        Some(cause) => worker.note_backend(cause, &peer.address.client, endpoint),
         None => worker.lane().add(Counter::Relayed),
     }
     if relayed.opens_tunnel {
         let from_backend = &mut request.scratch.answer.from_backend;
         let ended = tunnel::run(worker, client, &mut backend, buffer, from_backend).await;
         if let Err(cause) = ended {
-            worker.note_backend(cause, &peer.addr, endpoint);
+            worker.note_backend(cause, &peer.address.client, endpoint);
         }
         backend.close();
     } else if relayed.backend_is_reusable {

@@ -8,9 +8,11 @@ use std::cell::RefCell;
 use std::io;
 use std::time::Duration;
 
+use monoio::BufResult;
 use monoio::buf::{IoBuf, SliceMut};
 
 use crate::worker::deadline::{Deadline, Wait};
+use crate::worker::silence::Silence;
 use crate::worker::stream::{Receiver, Sender};
 
 /// Bytes read and not used yet, with room behind them.
@@ -92,10 +94,39 @@ impl Buffer {
     /// # Errors
     /// What the socket reports.
     pub async fn fill(&mut self, from: &mut Receiver) -> io::Result<usize> {
+        let (begin, room) = self.lend();
+        let returned = from.read(room).await;
+        self.take_back(begin, returned)
+    }
+
+    /// The same into an empty buffer, until `silence` ends the read (`silence::is_ended`).
+    ///
+    /// # Errors
+    /// What the socket reports.
+    pub async fn fill_first(
+        &mut self,
+        from: &mut Receiver,
+        silence: &Silence,
+    ) -> io::Result<usize> {
+        let read = silence.begin();
+        let (begin, room) = self.lend();
+        let returned = from.read_until(room, read.handle()).await;
+        self.take_back(begin, returned)
+    }
+
+    /// The room behind the bytes at hand, for one read, and where it begins.
+    fn lend(&mut self) -> (usize, SliceMut<Vec<u8>>) {
         let bytes = std::mem::take(&mut self.bytes);
         let (begin, end) = (bytes.len(), bytes.capacity());
         debug_assert!(begin < end, "a read needs room");
-        let (result, slice) = from.read(SliceMut::new(bytes, begin, end)).await;
+        (begin, SliceMut::new(bytes, begin, end))
+    }
+
+    fn take_back(
+        &mut self,
+        begin: usize,
+        (result, slice): BufResult<usize, SliceMut<Vec<u8>>>,
+    ) -> io::Result<usize> {
         self.bytes = slice.into_inner();
         // The socket's bytes replaced the length with what the operation saw.
         if !matches!(result, Ok(count) if count > 0) {
@@ -228,6 +259,13 @@ impl Buffers {
             scratch.answer.from_backend.clear();
             store.push(scratch);
         }
+    }
+
+    /// Gives all up.
+    pub fn trim(&self) {
+        *self.heads.borrow_mut() = Vec::new();
+        *self.scratches.borrow_mut() = Vec::new();
+        *self.bodies.borrow_mut() = Vec::new();
     }
 
     /// A large buffer for a long body.

@@ -18,26 +18,39 @@ use crate::worker::exchange;
 use crate::worker::peer::Peer;
 use crate::worker::progress::{After, CLOSING_POLL, End, LINGER_BYTES_MAX, LINGER_TIME};
 use crate::worker::request::{self, Request};
+use crate::worker::silence;
 use crate::worker::state::{Admission, Worker};
 use crate::worker::stream::Stream;
 
-/// Serves a client until its connection ends; `prefix` holds what was read of it before.
-pub async fn serve(
-    worker: &Rc<Worker>,
-    mut client: Stream,
-    peer: Peer,
-    prefix: Buffer,
-    admission: &Admission,
-) {
+/// A client's connection between two requests.
+#[derive(Debug)]
+pub struct Conn {
+    /// The connection itself.
+    pub client: Stream,
+    /// Who the client is.
+    pub peer: Peer,
+    /// Counts the connection.
+    pub admission: Admission,
+    /// Whether no request has come yet.
+    pub is_first: bool,
+}
+
+/// Serves a client until its connection ends, or until it is silent, which returns it; `prefix`
+/// holds what was read of it before.
+pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Conn> {
+    let Conn { mut client, peer, admission, mut is_first } = conn;
     let mut buffer = prefix;
-    let mut is_first = true;
     let end = loop {
         if !admission.is_within_limit {
             break refuse(worker, &mut client, &peer, &buffer, Cause::ClientConns).await;
         }
         let request = match receive(worker, &mut client, &peer, &mut buffer, is_first).await {
             Ok(request) => request,
-            Err(end) => break end,
+            Err(Unreceived::Silent) => {
+                worker.buffers.give_head(buffer);
+                return Some(Conn { client, peer, admission, is_first });
+            }
+            Err(Unreceived::Over(end)) => break end,
         };
         if worker
             .config
@@ -61,6 +74,15 @@ pub async fn serve(
         }
     }
     worker.buffers.give_head(buffer);
+    None
+}
+
+/// Why no request was received.
+enum Unreceived {
+    /// The client has sent nothing for a while.
+    Silent,
+    /// The connection is to end.
+    Over(End),
 }
 
 /// Reads until a request's head is complete, or the connection is to end.
@@ -70,7 +92,7 @@ async fn receive(
     peer: &Peer,
     buffer: &mut Buffer,
     is_first: bool,
-) -> Result<Request, End> {
+) -> Result<Request, Unreceived> {
     let limits = &worker.config.client;
     let mut is_new_line = !buffer.is_empty();
     let (mut is_idle, mut is_timed) = (false, false);
@@ -88,13 +110,16 @@ async fn receive(
                     return Ok(request);
                 }
                 Ok(None) => {}
-                Err(cause) => return Err(refuse(worker, client, peer, buffer, cause).await),
+                Err(cause) => {
+                    let end = refuse(worker, client, peer, buffer, cause).await;
+                    return Err(Unreceived::Over(end));
+                }
             }
         }
         if buffer.is_empty() {
             let is_draining = worker.is_draining();
             if is_draining && !is_first && client.pending() == Pending::Nothing {
-                return Err(End::Linger);
+                return Err(Unreceived::Over(End::Linger));
             }
             if !std::mem::replace(&mut is_idle, true) {
                 if buffer.capacity() != HEAD_BYTES {
@@ -113,16 +138,24 @@ async fn receive(
         }
         buffer.make_room(worker.config.head.bytes_max);
         let before = buffer.unread().len();
-        let read = buffer.fill(&mut client.receiver).await;
+        let read = if buffer.is_empty() {
+            buffer.fill_first(&mut client.receiver, &worker.silence).await
+        } else {
+            buffer.fill(&mut client.receiver).await
+        };
+        if silence::is_ended(&read) {
+            return Err(Unreceived::Silent);
+        }
         let is_closing = client.deadline.is_closing();
         if is_closing && is_idle && !matches!(read, Ok(1..)) {
             if !worker.is_draining() {
-                worker.note(Cause::ClientIdleTimeout, &peer.addr);
+                worker.note(Cause::ClientIdleTimeout, &peer.address.client);
             }
-            return Err(End::Linger);
+            return Err(Unreceived::Over(End::Linger));
         }
         if client.deadline.expired(Wait::Read) {
-            return Err(refuse(worker, client, peer, buffer, Cause::ClientHeadTimeout).await);
+            let end = refuse(worker, client, peer, buffer, Cause::ClientHeadTimeout).await;
+            return Err(Unreceived::Over(end));
         }
         if is_closing && matches!(read, Ok(0)) {
             // The head began while the idle connection was being closed; its rest may come.
@@ -131,9 +164,9 @@ async fn receive(
         }
         if !matches!(read, Ok(1..)) {
             if !is_idle {
-                worker.note(Cause::ClientLeft, &peer.addr);
+                worker.note(Cause::ClientLeft, &peer.address.client);
             }
-            return Err(End::Close);
+            return Err(Unreceived::Over(End::Close));
         }
         is_new_line = memchr::memchr(b'\n', &buffer.unread()[before..]).is_some();
     }
@@ -154,7 +187,7 @@ async fn refuse(
     buffer: &Buffer,
     cause: Cause,
 ) -> End {
-    worker.note(cause, &peer.addr);
+    worker.note(cause, &peer.address.client);
     let closing = ClientSide { version: Version::Http11, keep_alive: false };
     let is_head = buffer.unread().starts_with(b"HEAD ");
     let sink = Sink::new(&mut client.sender, &client.deadline, worker.config.client.body_timeout);

@@ -27,7 +27,7 @@ pub async fn run(
 ) -> After {
     let after = match request.refusal {
         Some(cause) => {
-            worker.note(cause, &peer.addr);
+            worker.note(cause, &peer.address.client);
             answer(worker, client, &mut request, cause).await
         }
         None => try_endpoints(worker, client, peer, buffer, &mut request).await,
@@ -70,10 +70,10 @@ async fn try_endpoints(
         let is_given_up = matches!(failure.cause, Cause::ResponseStatus | Cause::BackendDown);
         let is_afforded = || is_given_up || worker.affords_retry();
         if !may_follow || !is_afforded() {
-            worker.note_backend(failure.cause, &peer.addr, endpoint);
+            worker.note_backend(failure.cause, &peer.address.client, endpoint);
             return answer(worker, client, request, failure.cause).await;
         }
-        worker.note_retry(failure.cause, &peer.addr, endpoint);
+        worker.note_retry(failure.cause, &peer.address.client, endpoint);
         retries.count += 1;
         retries.after_sent += u32::from(failure.progress != Progress::Untouched);
         request.scratch.answer.from_backend.clear();
@@ -86,7 +86,7 @@ async fn try_endpoints(
         }
         last = Some(failure.cause);
     };
-    worker.note(cause, &peer.addr);
+    worker.note(cause, &peer.address.client);
     answer(worker, client, request, cause).await
 }
 

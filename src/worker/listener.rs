@@ -13,12 +13,12 @@ use monoio::net::{TcpListener, TcpStream};
 
 use crate::error::Cause;
 use crate::metrics::Counter;
-use crate::panic::contained;
 use crate::sys::{self, Side};
-use crate::worker::connection;
+use crate::worker::connection::Conn;
 use crate::worker::deadline::Role;
 use crate::worker::driver;
-use crate::worker::peer::Peer;
+use crate::worker::parked;
+use crate::worker::peer::{Address, Peer};
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
 
@@ -108,17 +108,9 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usiz
             return;
         }
     };
-    let peer = Peer::new(addr, local, listener, &worker.config.forward);
-    let worker = worker.clone();
-    monoio::spawn(async move {
-        let addr = peer.addr;
-        let prefix = worker.buffers.take_head();
-        let serving = connection::serve(&worker, client, peer, prefix, &admission);
-        if let Err(panic) = contained(serving).await {
-            worker.note(Cause::Internal, &format_args!("{addr}: {panic}"));
-        }
-        drop(admission);
-    });
+    let peer = Peer::new(Address { client: addr, local, listener }, &worker.config.forward);
+    let conn = Conn { client, peer, admission, is_first: true };
+    parked::serve(worker, conn, worker.buffers.take_head());
 }
 
 /// Whether `accept` ended because the socket was shut down, or the worker stops.

@@ -18,6 +18,7 @@ pub mod exchange;
 pub mod join;
 pub mod listener;
 pub mod mailbox;
+pub mod parked;
 pub mod peer;
 pub mod placement;
 pub mod places;
@@ -27,6 +28,7 @@ pub mod rate;
 pub mod relay;
 pub mod request;
 pub mod retry;
+pub mod silence;
 pub mod state;
 pub mod stream;
 pub mod tunnel;
@@ -42,7 +44,7 @@ use crate::config::{Config, Faults};
 use crate::error::StartError;
 use crate::metrics::Counter;
 use crate::panic::message_of;
-use crate::sys::Pending;
+use crate::sys::{self, Pending};
 use budget::MARK_INTERVAL;
 use deadline::Deadlines;
 use driver::Runtime;
@@ -190,6 +192,10 @@ async fn sweep(worker: Rc<Worker>) {
         monoio::time::sleep(tick).await;
         let now = Instant::now();
         worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
+        if worker.silence.turn(now) {
+            worker.buffers.trim();
+            sys::release_freed_memory();
+        }
         worker.heed_snapshot();
         worker.queue.sweep(now, |client| worker.deadlines.is_gone(client));
         worker.call_waiting();

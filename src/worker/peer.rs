@@ -5,26 +5,31 @@ use std::net::SocketAddr;
 use crate::config::ForwardConfig;
 use crate::http1::forward::Provenance;
 
-/// Who a client is; nothing else asks a socket for an address.
-#[derive(Debug)]
-pub struct Peer {
-    /// The client's address.
-    pub addr: SocketAddr,
+/// Where a client's connection is from and to; nothing else asks a socket for an address.
+#[derive(Clone, Copy, Debug)]
+pub struct Address {
+    /// The client's.
+    pub client: SocketAddr,
+    /// The listener's, as the client reached it.
+    pub local: SocketAddr,
     /// The listener's index in the config.
     pub listener: usize,
+}
+
+/// Who a client is.
+#[derive(Debug)]
+pub struct Peer {
+    /// Where it is.
+    pub address: Address,
     /// What backends are told about the client.
     pub provenance: Provenance,
 }
 
 impl Peer {
-    /// A client at `addr` that connected to `local`, an address of the listener with this index.
+    /// The client at this address.
     #[must_use]
-    pub fn new(
-        addr: SocketAddr,
-        local: SocketAddr,
-        listener: usize,
-        config: &ForwardConfig,
-    ) -> Peer {
-        Peer { addr, listener, provenance: Provenance::new(addr.ip(), local, config) }
+    pub fn new(address: Address, config: &ForwardConfig) -> Peer {
+        let provenance = Provenance::new(address.client.ip(), address.local, config);
+        Peer { address, provenance }
     }
 }

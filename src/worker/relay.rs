@@ -148,7 +148,7 @@ pub async fn both_ways(
             Err(Failure { cause: fault.unwrap_or(failure.cause), ..failure })
         }
         Err(Lost::BeforeHead(failure)) => {
-            tracing::debug!(client = %peer.addr, cause = failure.cause.name(), "ended in its body");
+            tracing::debug!(client = %peer.address.client, cause = failure.cause.name(), "ended in its body");
             let is_gone = failure.cause == Cause::ClientLeft;
             Ok(cut(failure.cause, if is_gone { End::Close } else { End::Linger }))
         }

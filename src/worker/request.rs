@@ -73,11 +73,11 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     let upgrade = head.upgrade.and_then(|asked| granted(asked, &config.forward.upgrades));
     let trusted = &config.forward.trusted_proxies;
     let is_allowed =
-        worker.allows_request(|| client::address_of(head.headers, peer.addr.ip(), trusted));
+        worker.allows_request(|| client::address_of(head.headers, peer.address.client.ip(), trusted));
     let refusal = (!is_allowed).then_some(Cause::ClientRate);
     let snapshot = worker.snapshot();
-    let pool = route::select(&snapshot, peer.listener);
-    let client = || client::address_of(head.headers, peer.addr.ip(), trusted);
+    let pool = route::select(&snapshot, peer.address.listener);
+    let client = || client::address_of(head.headers, peer.address.client.ip(), trusted);
     let hash = hash_of(worker, &head, client);
     let session = session_of(&snapshot, pool, head.headers);
     let mut scratch = worker.buffers.take_scratch();

@@ -34,6 +34,7 @@ use crate::worker::places::Places;
 use crate::worker::queue::Queue;
 use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
 use crate::worker::request::Request;
+use crate::worker::silence::Silence;
 use crate::worker::stream::Stream;
 use crate::worker::waitlist::Waitlist;
 
@@ -49,6 +50,8 @@ pub struct Worker {
     pub idle: RefCell<IdlePool<Stream>>,
     /// The unused buffers.
     pub buffers: Buffers,
+    /// The clients that may be silent.
+    pub silence: Silence,
     /// The requests that wait for a place on an endpoint,
     pub queue: Queue,
     /// and those of all workers.
@@ -123,6 +126,7 @@ impl Worker {
             config,
             deadlines,
             buffers: Buffers::default(),
+            silence: Silence::default(),
             queue: Queue::default(),
             waitlist,
             id,

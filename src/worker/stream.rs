@@ -9,7 +9,10 @@ use std::rc::Rc;
 
 use monoio::BufResult;
 use monoio::buf::{IoBuf, IoBufMut};
-use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::io::{
+    AsyncReadRent, AsyncWriteRent, CancelHandle, CancelableAsyncReadRent, OwnedReadHalf,
+    OwnedWriteHalf, Splitable,
+};
 use monoio::net::TcpStream;
 
 use crate::sys::{self, Pending, Side};
@@ -49,6 +52,12 @@ impl Stream {
     #[must_use]
     pub fn tcp(socket: TcpStream, role: Role, deadlines: &Rc<Deadlines>) -> Stream {
         let deadline = Deadlines::enter(deadlines, socket.as_raw_fd(), role);
+        Stream::resume(deadline, socket)
+    }
+
+    /// The client's connection that `into_parts` took apart.
+    #[must_use]
+    pub fn resume(deadline: Deadline, socket: TcpStream) -> Stream {
         let (receiver, sender) = socket.into_split();
         Stream {
             deadline,
@@ -83,7 +92,7 @@ impl Stream {
             // The peer is to know before somebody else takes the place.
             self.abort();
         }
-        drop(self.into_socket());
+        drop(self.into_parts());
         drop(place);
     }
 
@@ -95,9 +104,14 @@ impl Stream {
         self.close();
     }
 
-    fn into_socket(self) -> Option<TcpStream> {
-        match (self.receiver, self.sender) {
-            (Receiver::Tcp(receiver), Sender::Tcp(sender)) => receiver.reunite(sender).ok(),
+    /// What is left of a client's connection while it is parked.
+    #[must_use]
+    pub fn into_parts(self) -> Option<(Deadline, TcpStream)> {
+        let Stream { deadline, receiver, sender, place: _ } = self;
+        match (receiver, sender) {
+            (Receiver::Tcp(receiver), Sender::Tcp(sender)) => {
+                receiver.reunite(sender).ok().map(|socket| (deadline, socket))
+            }
         }
     }
 
@@ -111,6 +125,17 @@ impl Receiver {
     pub async fn read<B: IoBufMut>(&mut self, buf: B) -> BufResult<usize, B> {
         match self {
             Receiver::Tcp(half) => half.read(buf).await,
+        }
+    }
+
+    /// The same, until `cancel` ends it.
+    pub async fn read_until<B: IoBufMut>(
+        &mut self,
+        buf: B,
+        cancel: CancelHandle,
+    ) -> BufResult<usize, B> {
+        match self {
+            Receiver::Tcp(half) => half.cancelable_read(buf, cancel).await,
         }
     }
 }

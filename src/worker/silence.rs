@@ -1,0 +1,84 @@
+//! Finds the clients that have been silent for a while: their reads are ended, so that they can be
+//! parked without a buffer.
+//!
+//! A read that no byte answers would pin its buffer for as long as the client likes. Two
+//! generations of reads take turns: what began in the one before the last is ended. `connection`
+//! begins its reads here, the sweep turns. Nothing is lost: an ended read gives its buffer back,
+//! with the bytes that came at the same moment, if any did.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::time::{Duration, Instant};
+
+use monoio::io::{CancelHandle, Canceller};
+use rustix::io::Errno;
+
+/// The reads for which clients may be silent.
+#[derive(Default)]
+pub struct Silence {
+    generations: [Generation; 2],
+    current: Cell<usize>,
+    turned: Cell<Option<Instant>>,
+}
+
+/// The reads that began within one period.
+#[derive(Default)]
+struct Generation {
+    canceller: RefCell<Canceller>,
+    reads: Cell<usize>,
+}
+
+/// A read that may be ended, until this is dropped.
+pub struct Read<'s> {
+    generation: &'s Generation,
+}
+
+impl Silence {
+    /// Counts in a read that begins now.
+    pub fn begin(&self) -> Read<'_> {
+        let generation = &self.generations[self.current.get()];
+        generation.reads.set(generation.reads.get() + 1);
+        Read { generation }
+    }
+
+    /// Ends the reads that have waited for a whole period, where one has passed at `now`.
+    pub fn turn(&self, now: Instant) -> bool {
+        let turned = self.turned.get();
+        if turned.is_some_and(|turned| now.duration_since(turned) < PERIOD) {
+            return false;
+        }
+        self.turned.set(Some(now));
+        let next = 1 - self.current.get();
+        self.current.set(next);
+        let generation = &self.generations[next];
+        // A used canceller is replaced, which allocates: not while all clients are busy.
+        if generation.reads.get() > 0 {
+            let canceller = generation.canceller.take();
+            generation.canceller.replace(canceller.cancel());
+        }
+        true
+    }
+}
+
+impl Read<'_> {
+    /// What the read is started with.
+    #[must_use]
+    pub fn handle(&self) -> CancelHandle {
+        self.generation.canceller.borrow().handle()
+    }
+}
+
+impl Drop for Read<'_> {
+    fn drop(&mut self) {
+        self.generation.reads.set(self.generation.reads.get() - 1);
+    }
+}
+
+/// Whether a read was ended because its client was silent.
+#[must_use]
+pub fn is_ended<T>(read: &io::Result<T>) -> bool {
+    read.as_ref().is_err_and(|error| Errno::from_io_error(error) == Some(Errno::CANCELED))
+}
+
+/// How long a generation of reads begins: a client is parked after one to two of them.
+const PERIOD: Duration = Duration::from_secs(1);
