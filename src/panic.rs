@@ -14,9 +14,7 @@ use std::task::Poll;
 ///
 /// # Errors
 /// What the panic said; the future's values were dropped by then.
-pub fn contained<T>(
-    future: impl Future<Output = T>,
-) -> impl Future<Output = Result<T, String>> {
+pub fn contained<T>(future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
     let mut future = Box::pin(future);
     poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,

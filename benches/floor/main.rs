@@ -19,7 +19,7 @@ mod ring;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use corelane::worker::buffer::BACKEND_BYTES;
+use corelane::worker::buffer::BUFFER_BYTES;
 use load::Load;
 use relay::Relay;
 use responder::Responder;
@@ -66,7 +66,7 @@ fn run(words: &[String]) -> Result<(), String> {
     let ended = match verb.as_str() {
         "relay" => {
             let backend = options.backend.ok_or("--backend is missing")?;
-            let bytes = options.buffer_bytes.unwrap_or(BACKEND_BYTES);
+            let bytes = options.buffer_bytes.unwrap_or(BUFFER_BYTES);
             ring::listen(listen)
                 .and_then(|listener| ring::serve(listener, Relay::new(backend, bytes)))
         }

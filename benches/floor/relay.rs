@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 
-use corelane::worker::buffer::HEAD_BYTES;
+use corelane::worker::buffer::BUFFER_BYTES;
 use socket2::{SockAddr, Socket};
 
 use crate::ring::{Ring, Service, Table, socket};
@@ -42,8 +42,7 @@ impl Relay {
 
     /// The bytes of a buffer for what comes from a client: corelane's, unless bodies are large.
     fn up_bytes(&self) -> usize {
-        let is_for_bodies = self.buffer_bytes > corelane::worker::buffer::BACKEND_BYTES;
-        if is_for_bodies { self.buffer_bytes } else { HEAD_BYTES.min(self.buffer_bytes) }
+        self.buffer_bytes.max(BUFFER_BYTES)
     }
 }
 

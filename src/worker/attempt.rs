@@ -128,6 +128,14 @@ async fn relay(
         return Err(Failure { cause: Cause::BackendLost, progress: Progress::Untouched });
     }
     client.deadline.wait_for(&backend.deadline);
+    // Where the client sends nothing more, its buffer takes the answer: half the memory of a busy
+    // connection, and what was just used is in the processor's cache.
+    let is_lent = buffer.is_empty() && request.body.is_complete() && !request.may_open_tunnel();
+    if is_lent {
+        std::mem::swap(buffer, &mut request.scratch.answer.from_backend);
+    } else if request.scratch.answer.from_backend.capacity() == 0 {
+        request.scratch.answer.from_backend = worker.buffers.take();
+    }
     // A write that failed half-way may still have an answer: a refusal, then a close.
     let relayed = if request.body.is_complete() || result.is_err() {
         relay::answer_only(worker, client, backend, request, terms, result.is_ok()).await
@@ -135,6 +143,11 @@ async fn relay(
         relay::both_ways(worker, client, peer, backend, buffer, request, terms).await
     };
     client.deadline.wait_over();
+    if is_lent {
+        // What a backend sent beyond its answer must never be taken for a client's request.
+        request.scratch.answer.from_backend.clear();
+        std::mem::swap(buffer, &mut request.scratch.answer.from_backend);
+    }
     relayed
 }
 

@@ -4,7 +4,7 @@
 //! A buffer that an operation has borrowed comes back with the operation's result; a future that
 //! is dropped before loses it, and its stream must not live on.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::time::Duration;
 
@@ -211,81 +211,118 @@ pub struct Scratch {
 pub struct AnswerBuffers {
     /// The head, and the body's first bytes, where they do not go out as they came.
     pub out: Vec<u8>,
-    /// What came from the backend.
+    /// What came from the backend; without room until an attempt gives it some.
     pub from_backend: Buffer,
 }
 
 /// A worker's store of buffers; what it has none of is made.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffers {
-    heads: RefCell<Vec<Buffer>>,
-    scratches: RefCell<Vec<Scratch>>,
-    bodies: RefCell<Vec<Buffer>>,
+    messages: Store<Buffer>,
+    scratches: Store<Scratch>,
+    bodies: Store<Buffer>,
+}
+
+/// What is kept of one kind.
+#[derive(Debug)]
+struct Store<T> {
+    kept: RefCell<Vec<T>>,
+    kept_max: usize,
+    /// The fewest that there were since the last trim: so many were of no use.
+    unused: Cell<usize>,
+}
+
+impl Default for Buffers {
+    fn default() -> Buffers {
+        Buffers {
+            messages: Store::new(KEPT_MAX),
+            scratches: Store::new(KEPT_MAX),
+            bodies: Store::new(KEPT_BODIES_MAX),
+        }
+    }
 }
 
 impl Buffers {
-    /// A buffer for a client's heads.
-    pub fn take_head(&self) -> Buffer {
-        let stored = self.heads.borrow_mut().pop();
-        stored.unwrap_or_else(|| Buffer::with_capacity(HEAD_BYTES))
+    /// A buffer for heads and short bodies, from either side.
+    pub fn take(&self) -> Buffer {
+        self.messages.take().unwrap_or_else(|| Buffer::with_capacity(BUFFER_BYTES))
     }
 
-    /// Takes a buffer for heads back.
-    pub fn give_head(&self, buffer: Buffer) {
-        give(&self.heads, buffer, HEAD_BYTES, STORED_MAX);
+    /// Takes a buffer back.
+    pub fn give(&self, mut buffer: Buffer) {
+        if buffer.capacity() == BUFFER_BYTES {
+            buffer.clear();
+            self.messages.give(buffer);
+        }
     }
 
-    /// The buffers of one exchange, both empty.
+    /// The buffers of one exchange, all empty.
     pub fn take_scratch(&self) -> Scratch {
-        self.scratches.borrow_mut().pop().unwrap_or_else(|| Scratch {
-            request: Vec::with_capacity(HEAD_BYTES),
-            // Most heads go out as they came.
-            answer: AnswerBuffers {
-                out: Vec::new(),
-                from_backend: Buffer::with_capacity(BACKEND_BYTES),
-            },
+        self.scratches.take().unwrap_or_else(|| Scratch {
+            request: Vec::with_capacity(REQUEST_BYTES),
+            // Most heads go out as they came, from the buffer of the client's connection.
+            answer: AnswerBuffers::default(),
         })
     }
 
     /// Takes the buffers of an exchange back.
     pub fn give_scratch(&self, mut scratch: Scratch) {
-        let is_intact = scratch.answer.from_backend.capacity() == BACKEND_BYTES
-            && (1..=SCRATCH_OUT_BYTES_MAX).contains(&scratch.request.capacity())
+        self.give(std::mem::take(&mut scratch.answer.from_backend));
+        let is_intact = (1..=SCRATCH_OUT_BYTES_MAX).contains(&scratch.request.capacity())
             && scratch.answer.out.capacity() <= SCRATCH_OUT_BYTES_MAX;
-        let mut store = self.scratches.borrow_mut();
-        if is_intact && store.len() < STORED_MAX {
+        if is_intact {
             scratch.request.clear();
             scratch.answer.out.clear();
-            scratch.answer.from_backend.clear();
-            store.push(scratch);
+            self.scratches.give(scratch);
         }
-    }
-
-    /// Gives all up.
-    pub fn trim(&self) {
-        *self.heads.borrow_mut() = Vec::new();
-        *self.scratches.borrow_mut() = Vec::new();
-        *self.bodies.borrow_mut() = Vec::new();
     }
 
     /// A large buffer for a long body.
     pub fn take_body(&self) -> Buffer {
-        let stored = self.bodies.borrow_mut().pop();
-        stored.unwrap_or_else(|| Buffer::with_capacity(BODY_BYTES))
+        self.bodies.take().unwrap_or_else(|| Buffer::with_capacity(BODY_BYTES))
     }
 
     /// Takes a large buffer back.
-    pub fn give_body(&self, buffer: Buffer) {
-        give(&self.bodies, buffer, BODY_BYTES, STORED_BODIES_MAX);
+    pub fn give_body(&self, mut buffer: Buffer) {
+        if buffer.capacity() == BODY_BYTES {
+            buffer.clear();
+            self.bodies.give(buffer);
+        }
+    }
+
+    /// Drops what nobody has needed since the last time. Whether there was something.
+    pub fn trim(&self) -> bool {
+        let (messages, bodies) = (self.messages.trim(), self.bodies.trim());
+        self.scratches.trim() || messages || bodies
     }
 }
 
-/// Stores a buffer that still has the size it was made with.
-fn give(store: &RefCell<Vec<Buffer>>, mut buffer: Buffer, capacity: usize, stored_max: usize) {
-    let mut store = store.borrow_mut();
-    if buffer.capacity() == capacity && store.len() < stored_max {
-        buffer.clear();
-        store.push(buffer);
+impl<T> Store<T> {
+    fn new(kept_max: usize) -> Store<T> {
+        Store { kept: RefCell::default(), kept_max, unused: Cell::new(0) }
+    }
+
+    fn take(&self) -> Option<T> {
+        let mut kept = self.kept.borrow_mut();
+        let taken = kept.pop();
+        self.unused.set(self.unused.get().min(kept.len()));
+        taken
+    }
+
+    fn give(&self, value: T) {
+        let mut kept = self.kept.borrow_mut();
+        if kept.len() < self.kept_max {
+            kept.push(value);
+        }
+    }
+
+    fn trim(&self) -> bool {
+        let mut kept = self.kept.borrow_mut();
+        // A few stay: the next burst begins before memory is asked for.
+        let excess = self.unused.get().min(kept.len().saturating_sub(KEPT_MIN));
+        kept.drain(..excess);
+        self.unused.set(kept.len());
+        excess > 0
     }
 }
 
@@ -329,21 +366,24 @@ impl<'w> LargeBuffer<'w> {
     }
 }
 
-/// The size of a buffer for a client's heads; a larger head makes it grow to `--head-bytes-max`.
-pub const HEAD_BYTES: usize = 8 * 1024;
-/// The size of a buffer for what comes from a backend.
-pub const BACKEND_BYTES: usize = 16 * 1024;
+/// The size of a buffer; a larger head makes it grow to `--head-bytes-max`.
+pub const BUFFER_BYTES: usize = 16 * 1024;
+/// The first size of a buffer for a request's head; it grows as it must. No power of two, so that
+/// those of many connections do not fall on the same lines of the processor's cache.
+const REQUEST_BYTES: usize = 2560;
 /// The size of a buffer for a long body, either way.
 pub const BODY_BYTES: usize = 256 * 1024;
 /// The largest buffer for outgoing heads that is stored.
 const SCRATCH_OUT_BYTES_MAX: usize = 32 * 1024;
 /// From how many bytes still to come a body is moved through a large buffer.
 const LARGE_BODY_BYTES: u64 = 64 * 1024;
-/// How many small buffers of a kind a worker stores: 2 MiB for clients' heads, and 6 MiB for
-/// exchanges, or more where long heads made outgoing buffers grow,
-const STORED_MAX: usize = 256;
+/// How many buffers of a kind a worker keeps: 4 MiB, and for requests 1 MiB, or more where long
+/// heads made them grow,
+const KEPT_MAX: usize = 256;
 /// and large ones: 4 MiB.
-const STORED_BODIES_MAX: usize = 16;
+const KEPT_BODIES_MAX: usize = 16;
+/// How many it keeps though nobody needed them for a while.
+const KEPT_MIN: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -373,11 +413,25 @@ mod tests {
     }
 
     #[test]
-    fn only_buffers_of_the_regular_size_are_stored() {
+    fn only_buffers_of_the_regular_size_are_kept() {
         let buffers = Buffers::default();
-        buffers.give_head(Buffer::with_capacity(HEAD_BYTES * 2));
-        assert_eq!(buffers.heads.borrow().len(), 0);
-        buffers.give_head(buffer_of(b"left", HEAD_BYTES));
-        assert!(buffers.take_head().is_empty());
+        buffers.give(Buffer::with_capacity(BUFFER_BYTES * 2));
+        assert_eq!(buffers.messages.kept.borrow().len(), 0);
+        buffers.give(buffer_of(b"left", BUFFER_BYTES));
+        assert!(buffers.take().is_empty());
+    }
+
+    #[test]
+    fn what_was_not_needed_for_a_while_is_dropped() {
+        let store = Store::new(2 * KEPT_MIN + 2);
+        (0..2 * KEPT_MIN + 2).for_each(|number| store.give(number));
+        assert!(!store.trim(), "they have just come");
+        let taken: Vec<_> = (0..KEPT_MIN + 1).filter_map(|_| store.take()).collect();
+        taken.into_iter().for_each(|number| store.give(number));
+        assert!(store.trim());
+        assert_eq!(store.kept.borrow().len(), KEPT_MIN + 1, "as many as were needed at once");
+        assert!(store.trim());
+        assert_eq!(store.kept.borrow().len(), KEPT_MIN);
+        assert!(!store.trim());
     }
 }

@@ -11,7 +11,7 @@ use crate::http1::Version;
 use crate::http1::forward::ClientSide;
 use crate::sys::Pending;
 use crate::worker::answer;
-use crate::worker::buffer::{Buffer, HEAD_BYTES, Sink};
+use crate::worker::buffer::{BUFFER_BYTES, Buffer, Sink};
 use crate::worker::deadline::Wait;
 use crate::worker::event::pause;
 use crate::worker::exchange;
@@ -47,7 +47,7 @@ pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Co
         let request = match receive(worker, &mut client, &peer, &mut buffer, is_first).await {
             Ok(request) => request,
             Err(Unreceived::Silent) => {
-                worker.buffers.give_head(buffer);
+                worker.buffers.give(buffer);
                 return Some(Conn { client, peer, admission, is_first });
             }
             Err(Unreceived::Over(end)) => break end,
@@ -73,7 +73,7 @@ pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Co
             client.close();
         }
     }
-    worker.buffers.give_head(buffer);
+    worker.buffers.give(buffer);
     None
 }
 
@@ -122,9 +122,9 @@ async fn receive(
                 return Err(Unreceived::Over(End::Linger));
             }
             if !std::mem::replace(&mut is_idle, true) {
-                if buffer.capacity() != HEAD_BYTES {
+                if buffer.capacity() != BUFFER_BYTES {
                     // It grew for a large head or a pipeline.
-                    *buffer = worker.buffers.take_head();
+                    *buffer = worker.buffers.take();
                 }
                 let timeout = if is_first { limits.header_timeout } else { limits.idle_timeout };
                 let timeout = if is_draining { timeout.min(DRAINING_IDLE) } else { timeout };

@@ -110,7 +110,7 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usiz
     };
     let peer = Peer::new(Address { client: addr, local, listener }, &worker.config.forward);
     let conn = Conn { client, peer, admission, is_first: true };
-    parked::serve(worker, conn, worker.buffers.take_head());
+    parked::serve(worker, conn, worker.buffers.take());
 }
 
 /// Whether `accept` ended because the socket was shut down, or the worker stops.

@@ -192,10 +192,6 @@ async fn sweep(worker: Rc<Worker>) {
         monoio::time::sleep(tick).await;
         let now = Instant::now();
         worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
-        if worker.silence.turn(now) {
-            worker.buffers.trim();
-            sys::release_freed_memory();
-        }
         worker.heed_snapshot();
         worker.queue.sweep(now, |client| worker.deadlines.is_gone(client));
         worker.call_waiting();
@@ -208,6 +204,10 @@ async fn sweep(worker: Rc<Worker>) {
             let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
             worker.idle.borrow_mut().sweep(now, POOL_LOOKS_MAX, is_alive);
             worker.mark_budget(passed);
+            let has_parked = worker.silence.turn();
+            if worker.buffers.trim() || has_parked {
+                sys::release_freed_memory();
+            }
             worker.flush_log();
         }
     }
@@ -235,8 +235,8 @@ const POOL_LOOKS_MAX: usize = 32;
 /// How long a dying worker may take to end its connections, and how often it looks.
 const WIND_UP_TIME: Duration = Duration::from_secs(1);
 const WIND_UP_POLL: Duration = Duration::from_millis(5);
-/// How often dead pooled connections are closed, kept log lines written, and the window of the
-/// retry budget moved on.
+/// How often dead pooled connections are closed, silent clients parked, kept log lines written, and
+/// the window of the retry budget moved on.
 const TIDY_INTERVAL: Duration = MARK_INTERVAL;
 /// The shortest and the longest time between two sweeps.
 const TICK_MIN: Duration = Duration::from_millis(5);

@@ -52,7 +52,7 @@ fn park(worker: Rc<Worker>, conn: Conn) {
         let Parked { deadline, socket, address, admission, is_first } = parked;
         let client = Stream::resume(deadline, socket);
         let peer = Peer::new(address, &worker.config.forward);
-        let prefix = worker.buffers.take_head();
+        let prefix = worker.buffers.take();
         serve(&worker, Conn { client, peer, admission, is_first }, prefix);
     });
 }
@@ -62,8 +62,20 @@ mod tests {
     use super::*;
     #[test]
     fn sizes() {
-        eprintln!("Parked {} Conn {} Stream {} Deadline {} TcpStream {} Address {} Admission {} Peer {}", size_of::<Parked>(), size_of::<Conn>(), size_of::<Stream>(), size_of::<Deadline>(), size_of::<TcpStream>(), size_of::<Address>(), size_of::<Admission>(), size_of::<Peer>());
-        fn of<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize { size_of::<F>() }
+        eprintln!(
+            "Parked {} Conn {} Stream {} Deadline {} TcpStream {} Address {} Admission {} Peer {}",
+            size_of::<Parked>(),
+            size_of::<Conn>(),
+            size_of::<Stream>(),
+            size_of::<Deadline>(),
+            size_of::<TcpStream>(),
+            size_of::<Address>(),
+            size_of::<Admission>(),
+            size_of::<Peer>()
+        );
+        fn of<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
         eprintln!("serve {}", of::<&'static Rc<Worker>, Conn, Buffer, _>(connection::serve));
     }
 }

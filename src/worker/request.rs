@@ -72,8 +72,8 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     }
     let upgrade = head.upgrade.and_then(|asked| granted(asked, &config.forward.upgrades));
     let trusted = &config.forward.trusted_proxies;
-    let is_allowed =
-        worker.allows_request(|| client::address_of(head.headers, peer.address.client.ip(), trusted));
+    let is_allowed = worker
+        .allows_request(|| client::address_of(head.headers, peer.address.client.ip(), trusted));
     let refusal = (!is_allowed).then_some(Cause::ClientRate);
     let snapshot = worker.snapshot();
     let pool = route::select(&snapshot, peer.address.listener);
@@ -135,6 +135,12 @@ impl Request {
         let held = (self.scratch.request.len() - self.head_bytes) as u64;
         let bytes_max = worker.config.retry.body_bytes_max as u64;
         self.is_idempotent && self.is_held && held + self.body.bytes_left() <= bytes_max
+    }
+
+    /// Whether bytes may pass both ways after its answer's head.
+    #[must_use]
+    pub fn may_open_tunnel(&self) -> bool {
+        self.facts.upgrade.is_some() || self.facts.to == AnswerTo::Connect
     }
 
     /// From now on it is placed by the snapshot in force: what was known when it came may be old.

@@ -8,7 +8,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::time::{Duration, Instant};
 
 use monoio::io::{CancelHandle, Canceller};
 use rustix::io::Errno;
@@ -18,10 +17,10 @@ use rustix::io::Errno;
 pub struct Silence {
     generations: [Generation; 2],
     current: Cell<usize>,
-    turned: Cell<Option<Instant>>,
+    has_ended: Cell<bool>,
 }
 
-/// The reads that began within one period.
+/// The reads that began between two turns.
 #[derive(Default)]
 struct Generation {
     canceller: RefCell<Canceller>,
@@ -41,22 +40,19 @@ impl Silence {
         Read { generation }
     }
 
-    /// Ends the reads that have waited for a whole period, where one has passed at `now`.
-    pub fn turn(&self, now: Instant) -> bool {
-        let turned = self.turned.get();
-        if turned.is_some_and(|turned| now.duration_since(turned) < PERIOD) {
-            return false;
-        }
-        self.turned.set(Some(now));
+    /// Ends the reads that began before the last turn; called once in a while. Whether the last
+    /// turn ended some, whose memory is free by now.
+    pub fn turn(&self) -> bool {
         let next = 1 - self.current.get();
         self.current.set(next);
         let generation = &self.generations[next];
         // A used canceller is replaced, which allocates: not while all clients are busy.
-        if generation.reads.get() > 0 {
+        let ends_some = generation.reads.get() > 0;
+        if ends_some {
             let canceller = generation.canceller.take();
             generation.canceller.replace(canceller.cancel());
         }
-        true
+        self.has_ended.replace(ends_some)
     }
 }
 
@@ -79,6 +75,3 @@ impl Drop for Read<'_> {
 pub fn is_ended<T>(read: &io::Result<T>) -> bool {
     read.as_ref().is_err_and(|error| Errno::from_io_error(error) == Some(Errno::CANCELED))
 }
-
-/// How long a generation of reads begins: a client is parked after one to two of them.
-const PERIOD: Duration = Duration::from_secs(1);
