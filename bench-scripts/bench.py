@@ -20,6 +20,8 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent
+# What takes long to build or fetch.
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "corelane-bench"
 DEADLINE_SECONDS = 15
 # Everything is on loopback, whatever proxy the machine's own traffic takes.
 DIRECT_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
@@ -39,13 +41,12 @@ def check_binary(path):
 
 def find_oha():
     """oha from PATH or /opt/oha/bin, or built once into a cache directory."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "corelane-bench"
-    for found in (shutil.which("oha"), "/opt/oha/bin/oha", str(cache / "bin" / "oha")):
+    for found in (shutil.which("oha"), "/opt/oha/bin/oha", str(CACHE / "bin" / "oha")):
         if found and os.access(found, os.X_OK):
             return found
-    print(f"oha is not there: building it into {cache} (minutes)", flush=True)
-    subprocess.run(["cargo", "install", "--locked", "oha", "--root", str(cache)], check=True)
-    return str(cache / "bin" / "oha")
+    print(f"oha is not there: building it into {CACHE} (minutes)", flush=True)
+    subprocess.run(["cargo", "install", "--locked", "oha", "--root", str(CACHE)], check=True)
+    return str(CACHE / "bin" / "oha")
 
 
 def wait_for(what, condition, seconds=DEADLINE_SECONDS):
@@ -173,8 +174,10 @@ class Record:
         self.say(f"# {shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])}")
         self.say(f"# {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}, {platform.node()}, "
                  f"Linux {platform.release()}, {os.cpu_count()} cores")
-        self.say(f"# {version([binary, '--version'])} ({commit}), {version([oha_binary, '--version'])}, "
-                 f"Python {platform.python_version()}")
+        tools = [f"{version([binary, '--version'])} ({commit})", f"Python {platform.python_version()}"]
+        if oha_binary:
+            tools.insert(1, version([oha_binary, "--version"]))
+        self.say(f"# {', '.join(tools)}")
         for note in notes:
             self.say(f"# {note}")
         self.say("")

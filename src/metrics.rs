@@ -4,12 +4,17 @@
 //! cache lines are written by one core only. In-flight counts per endpoint live here too, so that
 //! balancing sees the whole process and not one worker.
 
+mod histogram;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
 use crate::error::Cause;
+use histogram::Histogram;
+pub use histogram::{Distribution, Latency};
 
 /// What a worker counts, besides the causes of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,7 @@ impl Counter {
 pub struct Lane {
     counters: [AtomicU64; Counter::COUNT],
     causes: [AtomicU64; Cause::ALL.len()],
+    latencies: [Histogram; Latency::ALL.len()],
     in_flight: Box<[AtomicU32]>,
     in_flight_total: AtomicU32,
     outcomes: Box<[Outcomes]>,
@@ -71,6 +77,7 @@ impl Lane {
         Lane {
             counters: [const { AtomicU64::new(0) }; Counter::COUNT],
             causes: [const { AtomicU64::new(0) }; Cause::ALL.len()],
+            latencies: Latency::ALL.map(|_| Histogram::new()),
             in_flight: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             in_flight_total: AtomicU32::new(0),
             outcomes: (0..slots).map(|_| Outcomes::default()).collect(),
@@ -90,6 +97,11 @@ impl Lane {
     /// Counts one more failure by its cause; only the lane's worker calls this.
     pub fn add_cause(&self, cause: Cause) {
         step(&self.causes[cause as usize], 1);
+    }
+
+    /// Counts how long a request took; only the lane's worker calls this.
+    pub fn record(&self, latency: Latency, time: Duration) {
+        self.latencies[latency as usize].record(time);
     }
 
     /// Takes a request on the endpoint of this slot up; only the lane's worker calls this.
@@ -194,6 +206,12 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.get_cause(cause)).sum()
     }
 
+    /// How long requests took, over all workers.
+    #[must_use]
+    pub fn distribution(&self, latency: Latency) -> Distribution {
+        Distribution::of(self.lanes.iter().map(|lane| &lane.latencies[latency as usize]))
+    }
+
     /// Requests in flight on one endpoint, over all workers.
     #[must_use]
     pub fn in_flight(&self, slot: u32) -> u32 {
@@ -251,6 +269,15 @@ mod tests {
         let mut sums = [0; 3];
         lanes.add_in_flight([3, 0, 2].into_iter(), &mut sums);
         assert_eq!(sums, [1, 0, 1]);
+    }
+
+    #[test]
+    fn latencies_are_merged_over_the_lanes_and_kept_apart_by_kind() {
+        let lanes = Lanes::new(2, 0);
+        lanes.lane(0).record(Latency::Total, Duration::from_millis(1));
+        lanes.lane(1).record(Latency::Total, Duration::from_secs(1));
+        lanes.lane(1).record(Latency::Upstream, Duration::from_secs(1));
+        assert_eq!(Latency::ALL.map(|latency| lanes.distribution(latency).count()), [2, 1]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::config::Config;
 use crate::control::Control;
 use crate::error::{Cause, StartError};
-use crate::metrics::{Counter, Lanes};
+use crate::metrics::{Counter, Lanes, Latency};
 use crate::upstream::outcome::{self, Outcome};
 use crate::worker::mailbox::{Inbox, Mailbox, Message};
 use crate::worker::places::Places;
@@ -380,7 +380,7 @@ impl Server {
         }
     }
 
-    /// The last line: what this process did.
+    /// The last lines: what this process did, and how long it took.
     fn tell_end(&self) {
         let requests = self.lanes.sum(Counter::Requests);
         let relayed = self.lanes.sum(Counter::Relayed);
@@ -389,6 +389,14 @@ impl Server {
             let count = self.lanes.sum_cause(cause);
             if count > 0 {
                 tracing::debug!(cause = cause.name(), count, "counted");
+            }
+        }
+        for latency in Latency::ALL {
+            let times = self.lanes.distribution(latency);
+            let [p50, p99, p999] = [500, 990, 999].map(|per_mille| times.quantile(per_mille));
+            if let (Some(p50), Some(p99), Some(p999)) = (p50, p99, p999) {
+                let (of, count) = (latency.name(), times.count());
+                tracing::info!(of, count, ?p50, ?p99, ?p999, "latency");
             }
         }
         tracing::info!(requests, relayed, in_flight, "ended");

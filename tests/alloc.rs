@@ -49,6 +49,21 @@ fn a_new_connection_allocates_a_few_times() {
     assert!(count <= bound, "{count} allocations for 1000 connections, and {bound} are allowed");
 }
 
+#[test]
+fn an_idle_client_that_wakes_allocates_nothing() {
+    let worker = Worker::start();
+    let mut clients = Clients::warmed(WAKING, worker.addr);
+    let mut sleep_and_wake = || {
+        pause(IDLE);
+        clients.ask(WAKING);
+    };
+    // What grows once for all idle clients.
+    sleep_and_wake();
+    let count = worker.allocations_of(TRACES_MAX, || (0..2).for_each(|_| sleep_and_wake()));
+    let bound = ALLOCATIONS_PER_WAKE_MAX * 2 * WAKING as u64;
+    assert!(count <= bound, "{count} allocations in {} wakes, {bound} are allowed", 2 * WAKING);
+}
+
 /// A proxy with one worker in this process, which alone is counted.
 struct Worker {
     addr: SocketAddr,
@@ -309,3 +324,9 @@ const LATENCY: Duration = Duration::from_millis(300);
 /// 9 when measured: the operations that accept and close it, its descriptor, its two halves, three
 /// for what its requests say of the client, its task, and the boundary for its panics.
 const ALLOCATIONS_PER_CONNECTION_MAX: u64 = 10;
+/// Clients that fall idle and wake together.
+const WAKING: usize = 100;
+/// Longer than any time after which a worker may take something from an idle client.
+const IDLE: Duration = Duration::from_secs(2);
+/// From one answer over `IDLE` to the next one: an idle client keeps its task and its buffer.
+const ALLOCATIONS_PER_WAKE_MAX: u64 = 0;

@@ -10,6 +10,7 @@ use corelane::http1::chunked::{Chunked, Output};
 use corelane::http1::forward::{self, Additions, Provenance};
 use corelane::http1::request;
 use corelane::http1::response::{self, AnswerTo};
+use corelane::metrics::{Lanes, Latency};
 use corelane::upstream::endpoint::Slot;
 use corelane::upstream::pool::{IdlePool, Part};
 use corelane::upstream::snapshot::{Held, Snapshot, View};
@@ -107,6 +108,16 @@ fn check_out_and_in(bencher: Bencher<'_, '_>, endpoints: u32) {
         if let Some((conn, _)) = pool.checkout(black_box(slot), Part::Whole, now) {
             pool.checkin(slot, conn, now);
         }
+    });
+}
+
+#[divan::bench(sample_size = 1000)]
+fn record_latency(bencher: Bencher<'_, '_>) {
+    let (lanes, mut nanos) = (Lanes::new(1, 0), 1);
+    bencher.bench_local(|| {
+        // From a nanosecond to 18 s, so that neither the bucket nor the branches are foreseen.
+        nanos = (nanos * 3) & ((1 << 34) - 1);
+        lanes.lane(0).record(Latency::Total, Duration::from_nanos(black_box(nanos)));
     });
 }
 
