@@ -20,7 +20,7 @@ pub use histogram::{Distribution, Latency};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Counter {
-    /// Client connections accepted.
+    /// Client connections taken up, by the worker that serves them.
     Accepted,
     /// Client connections open now (a gauge).
     ClientsOpen,
@@ -48,10 +48,12 @@ pub enum Counter {
     RetriesDenied,
     /// Requests that waited for a place on an endpoint.
     Queued,
+    /// Client connections handed to another worker, by the one that accepted them.
+    HandedOver,
 }
 
 impl Counter {
-    const COUNT: usize = Counter::Queued as usize + 1;
+    const COUNT: usize = Counter::HandedOver as usize + 1;
 }
 
 /// One worker's counters.
@@ -200,6 +202,17 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.get(counter)).fold(0, u64::wrapping_add)
     }
 
+    /// How unevenly one counter is spread over the workers: the greatest lane's over the mean. 1 is
+    /// even, the number of workers is all on one; where nothing was counted it is 1.
+    #[must_use]
+    pub fn imbalance(&self, counter: Counter) -> f64 {
+        let counts = || self.lanes.iter().map(|lane| lane.get(counter));
+        match counts().sum::<u64>() {
+            0 => 1.0,
+            sum => counts().max().unwrap_or(0) as f64 * self.lanes.len() as f64 / sum as f64,
+        }
+    }
+
     /// One cause, summed over the workers.
     #[must_use]
     pub fn sum_cause(&self, cause: Cause) -> u64 {
@@ -278,6 +291,16 @@ mod tests {
         lanes.lane(1).record(Latency::Total, Duration::from_secs(1));
         lanes.lane(1).record(Latency::Upstream, Duration::from_secs(1));
         assert_eq!(Latency::ALL.map(|latency| lanes.distribution(latency).count()), [2, 1]);
+    }
+
+    #[test]
+    fn imbalance_is_the_greatest_share_over_the_mean() {
+        let lanes = Lanes::new(2, 0);
+        assert_eq!(lanes.imbalance(Counter::ClientsOpen), 1.0);
+        (0..3).for_each(|_| lanes.lane(0).add(Counter::ClientsOpen));
+        assert_eq!(lanes.imbalance(Counter::ClientsOpen), 2.0);
+        lanes.lane(1).add(Counter::ClientsOpen);
+        assert_eq!(lanes.imbalance(Counter::ClientsOpen), 1.5);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Accepts connections and starts a task for each; closes without resetting anyone.
 //!
-//! One task per listening socket: monoio 0.2.4 loses a connection whose accept is cancelled. A
+//! One task per listening socket: monoio 0.2.4 loses a connection whose accept is cancelled. When
+//! its accept completes, whoever else waits is taken along without another turn of the loop. A
 //! panic in a connection's task ends that connection alone.
 
 use std::io;
@@ -17,10 +18,31 @@ use crate::sys::{self, Side};
 use crate::worker::connection::Conn;
 use crate::worker::deadline::Role;
 use crate::worker::driver;
+use crate::worker::handover::{Handed, Origin};
 use crate::worker::parked;
 use crate::worker::peer::{Address, Peer};
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
+
+/// A listening socket, and what is known of all that come through it.
+struct Door {
+    socket: Rc<TcpListener>,
+    /// Its index in the config.
+    index: usize,
+    /// The address that clients connect to, if it is one: that saves asking each connection.
+    local: Option<SocketAddr>,
+}
+
+impl Door {
+    fn new(socket: Rc<TcpListener>, index: usize) -> Door {
+        let local = socket.local_addr().ok().filter(|addr| !addr.ip().is_unspecified());
+        Door { socket, index, local }
+    }
+
+    fn origin_of(&self, addr: SocketAddr) -> Origin {
+        Origin { addr, local: self.local, listener: self.index }
+    }
+}
 
 /// Makes a listening socket this worker's own.
 ///
@@ -35,17 +57,22 @@ pub fn adopt(socket: StdTcpListener) -> io::Result<TcpListener> {
 
 /// Accepts connections until the worker has drained; `index` is the listener's in the config.
 pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
+    let door = Door::new(socket, index);
     let mut pause = PAUSE_MIN;
     loop {
         if worker.is_stopping() {
             break;
         }
-        match socket.cancelable_accept(worker.cancel_handle()).await {
+        let accepted = match door.socket.cancelable_accept(worker.cancel_handle()).await {
             Ok((client, addr)) => {
                 pause = PAUSE_MIN;
-                wait_for_place(&worker, addr).await;
-                open(&worker, client, addr, index);
+                admit(&worker, client, door.origin_of(addr)).await;
+                take_waiting(&worker, &door).await
             }
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok(()) => {}
             Err(error) if is_end(&error) => break,
             Err(error) if sys::is_exhaustion(&error) && worker.give_up_idle() => {
                 tracing::debug!(%error, "unused connections to backends make room");
@@ -63,8 +90,24 @@ pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
             }
         }
     }
-    drop(socket);
+    drop(door);
     worker.listener_ended();
+}
+
+/// Accepts who has waited while the last one was accepted: with 2,000 clients that connect at
+/// once, each would wait for as many turns of the loop as there are before it.
+async fn take_waiting(worker: &Rc<Worker>, door: &Door) -> io::Result<()> {
+    let fd = door.socket.as_raw_fd();
+    for _ in 0..ACCEPTS_MAX {
+        // Nobody else accepts from this socket: what is readable does not block.
+        if worker.is_stopping() || !sys::is_readable(fd) {
+            break;
+        }
+        let Some((client, addr)) = sys::accept(fd, driver::is_epoll())? else { break };
+        let client = TcpStream::from_std(client)?;
+        admit(worker, client, door.origin_of(addr)).await;
+    }
+    Ok(())
 }
 
 /// Takes nobody new, lets `accept` serve whoever has connected, then ends it; for a drain.
@@ -78,6 +121,37 @@ pub async fn close(socket: Rc<TcpListener>) {
         monoio::time::sleep(DRAIN_POLL).await;
     }
     sys::shutdown(socket.as_raw_fd(), Side::Both);
+}
+
+/// Takes a place for a connection and opens it, here or on a worker with fewer.
+async fn admit(worker: &Rc<Worker>, client: TcpStream, origin: Origin) {
+    wait_for_place(worker, origin.addr).await;
+    match worker.steering.passage() {
+        Some(passage) => {
+            worker.lane().add(Counter::HandedOver);
+            passage.send(sys::release(client), origin);
+        }
+        None => open(worker, client, origin),
+    }
+}
+
+/// Opens a connection that another worker accepted, if one has come.
+pub fn take_over(worker: &Rc<Worker>) {
+    let Some(Handed { socket, origin, claim, under_way }) = worker.steering.inlet().take() else {
+        return;
+    };
+    // The other worker's driver may want it otherwise.
+    let adopted =
+        socket.set_nonblocking(driver::is_epoll()).and_then(|()| TcpStream::from_std(socket));
+    match adopted {
+        Ok(client) => {
+            claim.pass_on();
+            open(worker, client, origin);
+        }
+        Err(error) => worker.note(Cause::AcceptExhausted, &error),
+    }
+    drop(under_way);
+    worker.end_if_drained();
 }
 
 /// Waits until the process may hold one more client connection: this one is accepted, the next
@@ -94,8 +168,9 @@ async fn wait_for_place(worker: &Worker, addr: SocketAddr) {
 }
 
 /// Starts the task of a new connection, for which a place was taken.
-fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usize) {
-    let local = client.local_addr();
+fn open(worker: &Rc<Worker>, client: TcpStream, origin: Origin) {
+    let Origin { addr, local, listener } = origin;
+    let local = local.map_or_else(|| client.local_addr(), Ok);
     let client = Stream::tcp(client, Role::Client, &worker.deadlines);
     let admission = worker.admit(addr.ip());
     if worker.faults().panic_worker.is_some_and(|number| number.get() == admission.number) {
@@ -119,6 +194,9 @@ fn is_end(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::CANCELED))
 }
 
+/// How many connections are accepted beside the one that the loop was woken for, before those that
+/// are open have their turn again.
+const ACCEPTS_MAX: usize = 63;
 /// The first and the longest pause after accepting failed.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);

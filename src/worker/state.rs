@@ -29,12 +29,13 @@ use crate::worker::buffer::Buffers;
 use crate::worker::causes::{CauseLog, Outcome, Who};
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
-use crate::worker::mailbox::Message;
+use crate::worker::mailbox::{Mailbox, Message};
 use crate::worker::places::Places;
 use crate::worker::queue::Queue;
 use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
 use crate::worker::request::Request;
 use crate::worker::silence::Silence;
+use crate::worker::steer::Steering;
 use crate::worker::stream::Stream;
 use crate::worker::waitlist::Waitlist;
 
@@ -52,6 +53,8 @@ pub struct Worker {
     pub buffers: Buffers,
     /// The clients that may be silent.
     pub silence: Silence,
+    /// Which worker serves a connection that this one accepted.
+    pub steering: Steering,
     /// The requests that wait for a place on an endpoint,
     pub queue: Queue,
     /// and those of all workers.
@@ -95,6 +98,8 @@ pub struct Shared {
     pub lanes: Lanes,
     /// The places for client connections, of all workers.
     pub places: Arc<Places>,
+    /// The mailboxes of all workers.
+    pub mailboxes: Vec<Arc<Mailbox>>,
     /// The requests of all workers that wait for a place on an endpoint.
     pub waitlist: Arc<Waitlist>,
     /// The snapshot in force.
@@ -113,7 +118,8 @@ impl Worker {
     /// A worker with nothing open.
     #[must_use]
     pub fn new(shared: Shared, deadlines: Rc<Deadlines>, faults: Faults) -> Worker {
-        let Shared { id, config, lanes, places, waitlist, published, outcomes } = shared;
+        let steering = Steering::new(&shared);
+        let Shared { id, config, lanes, places, waitlist, published, outcomes, .. } = shared;
         let mut view = View::new(published);
         let snapshot = Rc::new(Held::load(&mut view));
         let backend = &config.backend;
@@ -127,6 +133,7 @@ impl Worker {
             deadlines,
             buffers: Buffers::default(),
             silence: Silence::default(),
+            steering,
             queue: Queue::default(),
             waitlist,
             id,
@@ -385,6 +392,7 @@ impl Worker {
     #[must_use]
     pub fn begin_drain(&self) -> Vec<Rc<TcpListener>> {
         self.draining.set(true);
+        self.steering.inlet().close();
         self.deadlines.close_idle();
         self.end_if_drained();
         self.listeners.take()
@@ -392,6 +400,7 @@ impl Worker {
 
     /// Ends everything at once.
     pub fn stop(&self) {
+        self.steering.inlet().close();
         self.deadlines.abort_all();
         self.idle.borrow_mut().clear();
         // A canceller that was used is none for operations that begin later.
@@ -453,8 +462,10 @@ impl Worker {
         self.causes.flush();
     }
 
-    fn end_if_drained(&self) {
-        if self.draining.get() && self.listening.get() == 0 && self.clients.get() == 0 {
+    /// Ends the worker once it drains and nothing is open, or comes from another worker.
+    pub fn end_if_drained(&self) {
+        let is_unused = self.listening.get() == 0 && self.clients.get() == 0;
+        if self.draining.get() && is_unused && self.steering.inlet().is_settled() {
             self.ended.notify();
         }
     }
