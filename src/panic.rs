@@ -7,7 +7,9 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::task::Poll;
 
-/// Runs a future to its end or its panic.
+use crate::clock;
+
+/// Runs a future to its end or its panic; within each of its polls, the time is held.
 ///
 /// The future gets a place of its own on the heap: within an `async fn` it would stand in the
 /// task twice, 5 kB more for each connection.
@@ -16,10 +18,13 @@ use std::task::Poll;
 /// What the panic said; the future's values were dropped by then.
 pub fn contained<T>(future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
     let mut future = Box::pin(future);
-    poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-        Err(panic) => Poll::Ready(Err(message_of(panic.as_ref()))),
+    poll_fn(move |context| {
+        let poll = || clock::held(|| future.as_mut().poll(context));
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(panic) => Poll::Ready(Err(message_of(panic.as_ref()))),
+        }
     })
 }
 

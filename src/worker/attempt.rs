@@ -8,8 +8,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::error::Cause;
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Latency};
 use crate::upstream::connect;
 use crate::upstream::endpoint::{Address, Slot};
 use crate::upstream::outcome::Kind;
@@ -70,7 +71,11 @@ pub async fn run(
     let endpoint = snapshot.pool(request.pool).endpoints.get(index);
     match relayed.cause {
         Some(cause) => worker.note_backend(cause, &peer.address.client, endpoint),
-        None => worker.lane().add(Counter::Relayed),
+        None => {
+            worker.lane().add(Counter::Relayed);
+            let passed = clock::now().duration_since(request.at);
+            worker.lane().record(Latency::Total, passed);
+        }
     }
     if relayed.opens_tunnel {
         let from_backend = &mut request.scratch.answer.from_backend;
@@ -190,10 +195,15 @@ fn report(
     fared: Fared,
     (started, seen): (Instant, Option<Seen>),
 ) {
+    let answered = seen.map(|seen| (seen.at.saturating_duration_since(started), seen.at));
+    if let Some((latency, _)) = answered {
+        worker.lane().record(Latency::Upstream, latency);
+    }
+    let now = clock::now();
     let observed = match fared {
-        Fared::Well => seen.map(|seen| (seen.at.saturating_duration_since(started), seen.at)),
+        Fared::Well => answered,
         // An endpoint that fails quickly is no quick one.
-        Fared::Badly(_) => Some((started.elapsed().max(FAILURE_LATENCY), Instant::now())),
+        Fared::Badly(_) => Some((now.duration_since(started).max(FAILURE_LATENCY), now)),
         Fared::Unknown => return,
     };
     if let Some((latency, now)) = observed {
@@ -214,7 +224,7 @@ fn keep(worker: &Worker, slot: Slot, backend: Stream, seen: Option<Seen>) {
     if let Some(timeout) = seen.and_then(|seen| seen.keeps_for) {
         idle.announce(slot, timeout);
     }
-    idle.checkin(slot, backend, Instant::now());
+    idle.checkin(slot, backend, clock::now());
     drop(idle);
     if has_place {
         worker.call_waiting();
@@ -231,7 +241,7 @@ mod tests {
     use super::*;
 
     fn check(cause: Option<Cause>, status: Option<u16>, is_reused: bool, fared: Fared) {
-        let at = Instant::now();
+        let at = clock::now();
         let seen = status.map(|status| Seen { status, at, keeps_for: None });
         assert_eq!(how_it_fared(cause, seen, is_reused), fared, "{cause:?} {status:?}");
     }

@@ -12,6 +12,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::sys::{self, Side, shutdown};
 use crate::upstream::endpoint::Slot as Endpoint;
 use crate::worker::event::Event;
@@ -177,8 +178,8 @@ impl Deadlines {
 
     /// Milliseconds since the table's start, rounded up to at least 1.
     fn millis(&self, at: Instant) -> u64 {
-        let elapsed = at.saturating_duration_since(self.start).as_millis();
-        u64::try_from(elapsed).unwrap_or(u64::MAX).max(1)
+        let elapsed = at.saturating_duration_since(self.start);
+        (elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis())).max(1)
     }
 }
 
@@ -191,7 +192,7 @@ impl Deadline {
 
     /// From now on the peer has `timeout` to make the wait end.
     pub fn arm(&self, wait: Wait, timeout: Duration) {
-        let now = self.table.millis(Instant::now());
+        let now = self.table.millis(clock::now());
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX / 2).max(1);
         self.with(|slot| match wait {
             Wait::Read => slot.read_at = now + millis,
@@ -235,7 +236,7 @@ impl Deadline {
     /// From now on this client waits for `backend`, whose connection ends if the client leaves.
     pub fn wait_for(&self, backend: &Deadline) {
         let generation = backend.with(|slot| slot.generation);
-        let now = self.table.millis(Instant::now());
+        let now = self.table.millis(clock::now());
         self.with(|slot| {
             slot.waiting_since = now;
             slot.waiting_for = (backend.index, generation);
@@ -246,7 +247,7 @@ impl Deadline {
     /// whether it has left.
     #[must_use]
     pub fn wait_in_queue(&self) -> Watched {
-        let now = self.table.millis(Instant::now());
+        let now = self.table.millis(clock::now());
         let generation = self.with(|slot| {
             slot.waiting_since = now;
             slot.waiting_for = NOBODY;

@@ -5,8 +5,9 @@
 //! when a response fails. Called by `relay`.
 
 use std::mem::MaybeUninit;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock;
 use crate::config::HEADERS_LIMIT;
 use crate::error::Cause;
 use crate::http1::chunked::Output;
@@ -283,7 +284,7 @@ impl<'a> Downlink<'a> {
             return Err(Failure { cause: Cause::BackendLost, progress: Progress::Sent });
         }
         let keeps_for = head.keep_alive_seconds.map(|it| Duration::from_secs(u64::from(it)));
-        let seen = Seen { status: head.status, at: Instant::now(), keeps_for };
+        let seen = Seen { status: head.status, at: clock::now(), keeps_for };
         self.terms.seen.set(Some(seen));
         let is_asked = on.statuses.as_ref().is_some_and(|it| it.contains(head.status));
         // The rest of a body may be too much to hold, and the answer would be lost.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::clock;
 use crate::error::Cause;
 use crate::metrics::Counter;
 use crate::sys::Pending;
@@ -134,7 +135,7 @@ impl Search<'_> {
             return Err(Cause::QueueFull);
         };
         worker.lane().add(Counter::Queued);
-        let until = Instant::now() + worker.config.queue.timeout;
+        let until = clock::now() + worker.config.queue.timeout;
         let wanted = is_alone.then_some(full);
         let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, wanted, entry);
         let pool = self.request.pool;
@@ -152,7 +153,7 @@ impl Search<'_> {
             if client.deadline.is_gone() || worker.is_stopping() {
                 break Err(Cause::ClientLeft);
             }
-            if ticket.is_late(Instant::now()) {
+            if ticket.is_late(clock::now()) {
                 break Err(Cause::QueueTimeout);
             }
         };
@@ -167,7 +168,7 @@ impl Search<'_> {
     fn look(&self, rank: u64) -> Result<Placement, Shortage> {
         let Search { worker, request, tried, only } = self;
         let pool = request.endpoints();
-        let now = Instant::now();
+        let now = clock::now();
         let attempt = Attempt { worker, request, pool, tried, rank, now };
         if let Some(slot) = *only {
             let index = pool.index_of(slot).ok_or(Shortage::Nothing)?;

@@ -6,9 +6,11 @@
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use httparse::Header;
 
+use crate::clock;
 use crate::config::{HEADERS_LIMIT, Policy};
 use crate::error::Cause;
 use crate::http1::chunked::Output;
@@ -31,6 +33,8 @@ use crate::worker::state::Worker;
 /// of the body as had arrived.
 #[derive(Debug)]
 pub struct Request {
+    /// When its head was complete.
+    pub at: Instant,
     /// What relaying needs to know.
     pub facts: Facts,
     /// The part of the body that is not in `scratch.request`.
@@ -114,6 +118,7 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     buffer.consume(taken.used);
     let is_held = taken.kept <= config.retry.body_bytes_max;
     Ok(Some(Request {
+        at: clock::now(),
         facts,
         body,
         scratch,

@@ -13,6 +13,7 @@ use crossbeam::channel::Sender;
 use monoio::io::{CancelHandle, Canceller};
 use monoio::net::TcpListener;
 
+use crate::clock;
 use crate::config::{Config, Faults, Policy};
 use crate::error::Cause;
 use crate::http1::client;
@@ -372,7 +373,7 @@ impl Worker {
     /// address, where there is a limit.
     pub fn allows_request(&self, client_of: impl FnOnce() -> IpAddr) -> bool {
         let mut rate = self.rate.borrow_mut();
-        rate.as_mut().is_none_or(|rate| rate.allow(client_of(), Instant::now()))
+        rate.as_mut().is_none_or(|rate| rate.allow(client_of(), clock::now()))
     }
 
     /// Counts a listening socket in, which `begin_drain` gives back.

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::config::{ClientLimits, Config};
 use crate::error::Cause;
 use crate::http1::framing::Body;
@@ -254,7 +255,7 @@ impl Pace {
             bytes_per_second_min: limits.body_rate_min,
             bytes: 0,
             waited: Duration::ZERO,
-            waiting_since: Instant::now(),
+            waiting_since: clock::now(),
             is_rate_bound: false,
         }
     }
@@ -262,7 +263,7 @@ impl Pace {
     /// How long the next bytes may take.
     fn begin(&mut self) -> Duration {
         let Some(rate) = self.bytes_per_second_min else { return self.standstill_max };
-        self.waiting_since = Instant::now();
+        self.waiting_since = clock::now();
         let earned = Duration::from_secs_f64(self.bytes as f64 / f64::from(rate.get()));
         let left = (RATE_GRACE + earned).saturating_sub(self.waited);
         self.is_rate_bound = left < self.standstill_max;
@@ -272,7 +273,7 @@ impl Pace {
     fn end(&mut self, count: usize) {
         self.bytes += count as u64;
         if self.bytes_per_second_min.is_some() {
-            self.waited += self.waiting_since.elapsed();
+            self.waited += clock::now().duration_since(self.waiting_since);
         }
     }
 

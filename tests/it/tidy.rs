@@ -11,7 +11,7 @@ use crate::support::proxy::CORELANE;
 
 /// The layers, lowest first; a module uses its own layer or lower ones.
 const LAYERS: [&[&str]; 7] = [
-    &["sys", "error", "config", "metrics", "panic"],
+    &["sys", "error", "config", "metrics", "panic", "clock"],
     &[
         "access_log",
         "drain",
@@ -38,6 +38,7 @@ const LAYERS: [&[&str]; 7] = [
         "worker::event",
         "worker::waitlist",
         "worker::stream",
+        "worker::silence",
     ],
     &["health", "discovery", "worker"],
     &["control", "demo"],
