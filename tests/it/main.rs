@@ -50,6 +50,8 @@ mod keepalive;
 mod limits;
 /// Random exchanges, many at a time: sizes, framings and cuts of both sides mixed.
 mod mixture;
+/// Silent clients: nothing is lost with them, and they cost little memory.
+mod parked;
 /// Ejection, panic, breakers and slow start: what requests' outcomes do to a backend.
 mod passive;
 /// The policies' shares, maglev's keys, backups, drain and maintenance.
