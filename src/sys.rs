@@ -6,11 +6,12 @@
 #![expect(unsafe_code, reason = "a raw descriptor is borrowed for one call")]
 
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::{RecvFlags, Shutdown, SocketFlags};
 
 /// Which directions of a socket are shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,21 @@ pub fn is_readable(fd: RawFd) -> bool {
     rustix::event::poll(&mut fds, Some(&NO_WAIT)).is_ok_and(|ready| ready > 0)
 }
 
+/// Accepts a connection that waits, non-blocking or not as asked and closed on exec; `None` when
+/// nobody waits on a non-blocking listener, or its client has left.
+///
+/// # Errors
+/// As `accept4(2)` has them.
+pub fn accept(fd: RawFd, nonblocking: bool) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    let mut flags = SocketFlags::CLOEXEC;
+    flags.set(SocketFlags::NONBLOCK, nonblocking);
+    match rustix::net::acceptfrom_with(borrow(&fd), flags) {
+        Ok((socket, Some(addr))) => Ok(Some((socket.into(), addr.try_into()?))),
+        Ok((_, None)) | Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Calls `on_gone` with the position of each connection whose peer has left: it was reset, or
 /// closed where `half_close_counts`.
 pub fn for_each_gone(fds: &[RawFd], half_close_counts: bool, mut on_gone: impl FnMut(usize)) {
@@ -167,7 +183,7 @@ const DROP_SYN: [(u16, u8, u8, u32); 5] = [
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
     use std::time::Duration;
 
     use super::*;
@@ -219,6 +235,25 @@ mod tests {
         let mut byte = [0; 1];
         std::io::Read::read_exact(&mut &accepted, &mut byte).unwrap();
         assert!(!is_readable(listener.as_raw_fd()));
+    }
+
+    #[test]
+    fn who_waits_is_accepted_closed_on_exec_and_in_the_mode_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let fd = listener.as_raw_fd();
+        for nonblocking in [false, true] {
+            assert!(accept(fd, nonblocking).unwrap().is_none());
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (accepted, addr) = accept(fd, nonblocking).unwrap().unwrap();
+            assert_eq!(addr, client.local_addr().unwrap());
+            let socket = socket2::SockRef::from(&accepted);
+            assert_eq!(socket.nonblocking().unwrap(), nonblocking);
+            let flags = rustix::io::fcntl_getfd(&accepted).unwrap();
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        }
+        shutdown(fd, Side::Both);
+        assert!(accept(fd, false).is_err(), "a listener that was shut down");
     }
 
     #[test]

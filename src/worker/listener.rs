@@ -1,6 +1,7 @@
 //! Accepts connections and starts a task for each; closes without resetting anyone.
 //!
-//! One task per listening socket: monoio 0.2.4 loses a connection whose accept is cancelled. A
+//! One task per listening socket: monoio 0.2.4 loses a connection whose accept is cancelled. When
+//! its accept completes, whoever else waits is taken along without another turn of the loop. A
 //! panic in a connection's task ends that connection alone.
 
 use std::io;
@@ -22,6 +23,22 @@ use crate::worker::peer::Peer;
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
 
+/// A listening socket, and what is known of all that come through it.
+struct Door {
+    socket: Rc<TcpListener>,
+    /// Its index in the config.
+    index: usize,
+    /// The address that clients connect to, if it is one: that saves asking each connection.
+    local: Option<SocketAddr>,
+}
+
+impl Door {
+    fn new(socket: Rc<TcpListener>, index: usize) -> Door {
+        let local = socket.local_addr().ok().filter(|addr| !addr.ip().is_unspecified());
+        Door { socket, index, local }
+    }
+}
+
 /// Makes a listening socket this worker's own.
 ///
 /// # Errors
@@ -35,17 +52,23 @@ pub fn adopt(socket: StdTcpListener) -> io::Result<TcpListener> {
 
 /// Accepts connections until the worker has drained; `index` is the listener's in the config.
 pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
+    let door = Door::new(socket, index);
     let mut pause = PAUSE_MIN;
     loop {
         if worker.is_stopping() {
             break;
         }
-        match socket.cancelable_accept(worker.cancel_handle()).await {
+        let accepted = match door.socket.cancelable_accept(worker.cancel_handle()).await {
             Ok((client, addr)) => {
                 pause = PAUSE_MIN;
                 wait_for_place(&worker, addr).await;
-                open(&worker, client, addr, index);
+                open(&worker, client, addr, &door);
+                take_waiting(&worker, &door).await
             }
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok(()) => {}
             Err(error) if is_end(&error) => break,
             Err(error) if sys::is_exhaustion(&error) && worker.give_up_idle() => {
                 tracing::debug!(%error, "unused connections to backends make room");
@@ -63,8 +86,25 @@ pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
             }
         }
     }
-    drop(socket);
+    drop(door);
     worker.listener_ended();
+}
+
+/// Accepts who has waited while the last one was accepted: with 2,000 clients that connect at
+/// once, each would wait for as many turns of the loop as there are before it.
+async fn take_waiting(worker: &Rc<Worker>, door: &Door) -> io::Result<()> {
+    let fd = door.socket.as_raw_fd();
+    for _ in 0..ACCEPTS_MAX {
+        // Nobody else accepts from this socket: what is readable does not block.
+        if worker.is_stopping() || !sys::is_readable(fd) {
+            break;
+        }
+        let Some((client, addr)) = sys::accept(fd, driver::is_epoll())? else { break };
+        let client = TcpStream::from_std(client)?;
+        wait_for_place(worker, addr).await;
+        open(worker, client, addr, door);
+    }
+    Ok(())
 }
 
 /// Takes nobody new, lets `accept` serve whoever has connected, then ends it; for a drain.
@@ -94,8 +134,8 @@ async fn wait_for_place(worker: &Worker, addr: SocketAddr) {
 }
 
 /// Starts the task of a new connection, for which a place was taken.
-fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usize) {
-    let local = client.local_addr();
+fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, door: &Door) {
+    let local = door.local.map_or_else(|| client.local_addr(), Ok);
     let client = Stream::tcp(client, Role::Client, &worker.deadlines);
     let admission = worker.admit(addr.ip());
     if worker.faults().panic_worker.is_some_and(|number| number.get() == admission.number) {
@@ -108,7 +148,7 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, listener: usiz
             return;
         }
     };
-    let peer = Peer::new(addr, local, listener, &worker.config.forward);
+    let peer = Peer::new(addr, local, door.index, &worker.config.forward);
     let worker = worker.clone();
     monoio::spawn(async move {
         let addr = peer.addr;
@@ -127,6 +167,9 @@ fn is_end(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::CANCELED))
 }
 
+/// How many connections are accepted beside the one that the loop was woken for, before those that
+/// are open have their turn again.
+const ACCEPTS_MAX: usize = 63;
 /// The first and the longest pause after accepting failed.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
