@@ -115,6 +115,17 @@ pub struct WorkersConfig {
     pub driver: DriverChoice,
     /// Submission queue entries of each ring.
     pub ring_entries: NonZeroU32,
+    /// Which worker serves a new connection.
+    pub steer: Steer,
+}
+
+/// Which worker serves a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// The one that accepted it.
+    Off,
+    /// The one with the fewest, where the one that accepted it has clearly more than its share.
+    Least,
 }
 
 /// The kernel interface a worker waits with.

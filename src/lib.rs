@@ -9,7 +9,7 @@
 //! | 1 | `main` → [`cli`] → [`config`] | reads flags into a configuration that needs no second check |
 //! | 2 | [`server`] | binds the listeners, starts the threads, waits for signals |
 //! | 3 | [`worker`] | pins a thread, builds its runtime, starts its tasks |
-//! | 4 | [`worker::listener`] | accepts a connection when there is a place ([`worker::places`]), starts its task behind a panic boundary ([`panic`](mod@panic)) |
+//! | 4 | [`worker::listener`] | accepts a connection when there is a place ([`worker::places`]), leaves it to another worker where [`worker::steer`] says so ([`worker::handover`]), starts its task behind a panic boundary ([`panic`](mod@panic)) |
 //! | 5 | [`worker::connection`] | receives a head, runs the exchange, again; closes |
 //! | 6 | [`worker::request`] | [`http1::request`] reads the head, [`upstream::route`] finds its pool, [`upstream::hash`] and [`upstream::sticky`] what places it, [`http1::forward`] writes it for the backend |
 //! | 7 | [`worker::exchange`] | attempts it on one endpoint after the other, as far as [`worker::retry`] and [`worker::budget`] allow |
@@ -42,8 +42,9 @@
 //!
 //! # Why no lock stands on the request path, and no thread but the worker touches a connection
 //!
-//! - A connection lives in a task of the runtime that accepted it. `monoio`'s tasks and sockets
-//!   are not `Send`: the compiler refuses to hand them to another thread.
+//! - A connection lives in a task of one runtime, for good: which one is decided when it is
+//!   accepted ([`worker::steer`]), before its first byte is read. `monoio`'s tasks and sockets are
+//!   not `Send`: the compiler refuses to hand them to another thread.
 //! - What a worker reads of the others is the snapshot, by one atomic load of an `ArcSwap`; it
 //!   wraps what it read once in an `Rc` ([`upstream::snapshot::Held`]), which requests clone.
 //! - What a worker tells the others is its lane of counters ([`metrics`]): written by it alone
@@ -74,7 +75,7 @@
 //!
 //! `sys error config metrics panic` <
 //! `http1 upstream::{endpoint,limit,hash,balance,sticky,snapshot,route,outcome,patience,pool}` <
-//! `worker::{driver,event,join,places,rate,mailbox,waitlist,deadline,stream,buffer}`
+//! `worker::{driver,event,join,places,rate,handover,mailbox,waitlist,deadline,stream,buffer}`
 //! `upstream::connect` < `health worker` < `control demo` < `server` < `cli main`.
 //!
 //! Users know a backend, which has a name and is given by a flag; the code calls what a snapshot

@@ -15,7 +15,7 @@ use crate::error::Cause;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Counter {
-    /// Client connections accepted.
+    /// Client connections taken up, by the worker that serves them.
     Accepted,
     /// Client connections open now (a gauge).
     ClientsOpen,
@@ -43,10 +43,12 @@ pub enum Counter {
     RetriesDenied,
     /// Requests that waited for a place on an endpoint.
     Queued,
+    /// Client connections handed to another worker, by the one that accepted them.
+    HandedOver,
 }
 
 impl Counter {
-    const COUNT: usize = Counter::Queued as usize + 1;
+    const COUNT: usize = Counter::HandedOver as usize + 1;
 }
 
 /// One worker's counters.
@@ -188,6 +190,17 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.get(counter)).fold(0, u64::wrapping_add)
     }
 
+    /// How unevenly one counter is spread over the workers: the greatest lane's over the mean. 1 is
+    /// even, the number of workers is all on one; where nothing was counted it is 1.
+    #[must_use]
+    pub fn imbalance(&self, counter: Counter) -> f64 {
+        let counts = || self.lanes.iter().map(|lane| lane.get(counter));
+        match counts().sum::<u64>() {
+            0 => 1.0,
+            sum => counts().max().unwrap_or(0) as f64 * self.lanes.len() as f64 / sum as f64,
+        }
+    }
+
     /// One cause, summed over the workers.
     #[must_use]
     pub fn sum_cause(&self, cause: Cause) -> u64 {
@@ -251,6 +264,16 @@ mod tests {
         let mut sums = [0; 3];
         lanes.add_in_flight([3, 0, 2].into_iter(), &mut sums);
         assert_eq!(sums, [1, 0, 1]);
+    }
+
+    #[test]
+    fn imbalance_is_the_greatest_share_over_the_mean() {
+        let lanes = Lanes::new(2, 0);
+        assert_eq!(lanes.imbalance(Counter::ClientsOpen), 1.0);
+        (0..3).for_each(|_| lanes.lane(0).add(Counter::ClientsOpen));
+        assert_eq!(lanes.imbalance(Counter::ClientsOpen), 2.0);
+        lanes.lane(1).add(Counter::ClientsOpen);
+        assert_eq!(lanes.imbalance(Counter::ClientsOpen), 1.5);
     }
 
     #[test]

@@ -121,8 +121,7 @@ impl Server {
         let client = &config.client;
         let client_places =
             Arc::new(Places::new(workers, client.conns_max, client.conns_per_address_max));
-        let mailboxes = posts.iter().map(|post| post.mailbox.clone()).collect();
-        let waitlist = Waitlist::new(mailboxes, config.queue.requests_max);
+        let waitlist = Waitlist::new(mailboxes_of(&posts), config.queue.requests_max);
         let (outcomes, received) = outcome::channel();
         let control = Control::start(&config, lanes.clone(), received)?;
         let (event_sender, events) = crossbeam::channel::bounded(EVENTS_MAX);
@@ -233,6 +232,7 @@ impl Server {
                 config: self.config.clone(),
                 lanes: self.lanes.clone(),
                 places: self.client_places.clone(),
+                mailboxes: mailboxes_of(&self.posts),
                 waitlist: self.waitlist.clone(),
                 published: self.control.published(),
                 outcomes: self.outcomes.clone(),
@@ -391,8 +391,14 @@ impl Server {
                 tracing::debug!(cause = cause.name(), count, "counted");
             }
         }
-        tracing::info!(requests, relayed, in_flight, "ended");
+        let handed_over = self.lanes.sum(Counter::HandedOver);
+        let imbalance = format_args!("{:.2}", self.lanes.imbalance(Counter::Accepted));
+        tracing::info!(requests, relayed, in_flight, handed_over, %imbalance, "ended");
     }
+}
+
+fn mailboxes_of(posts: &[Post]) -> Vec<Arc<Mailbox>> {
+    posts.iter().map(|post| post.mailbox.clone()).collect()
 }
 
 enum Next {

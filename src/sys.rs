@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -107,6 +107,12 @@ pub fn accept(fd: RawFd, nonblocking: bool) -> io::Result<Option<(TcpStream, Soc
         Ok((_, None)) | Err(Errno::AGAIN | Errno::INTR) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Takes a socket out of its runtime's hands, which has no operation on it.
+pub fn release(socket: impl IntoRawFd) -> TcpStream {
+    // SAFETY: the value that owned the descriptor has given it away.
+    unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) }
 }
 
 /// Calls `on_gone` with the position of each connection whose peer has left: it was reset, or

@@ -9,12 +9,12 @@ use std::num::NonZeroU32;
 
 use crate::cli::flags::{
     BackendLimitArgs, ClientLimitArgs, DriverArg, ForwardArgs, ForwardedHeadersArg, LogFormat,
-    ProxyArgs, WorkerArgs,
+    ProxyArgs, SteerArg, WorkerArgs,
 };
 use crate::cli::read::{List, parse_cores};
 use crate::config::{
     BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DriverChoice, Faults,
-    ForwardConfig, ForwardedHeaders, HeadLimits, ListenerConfig, QueueConfig, WORKERS_MAX,
+    ForwardConfig, ForwardedHeaders, HeadLimits, ListenerConfig, QueueConfig, Steer, WORKERS_MAX,
     WorkersConfig,
 };
 use crate::error::StartError;
@@ -62,6 +62,10 @@ impl ProxyArgs {
                     DriverArg::Epoll => DriverChoice::Epoll,
                 },
                 ring_entries: at_least_one(workers.ring_entries),
+                steer: match workers.steer {
+                    SteerArg::Off => Steer::Off,
+                    SteerArg::Least => Steer::Least,
+                },
             },
             balance: balance.into_config()?,
             queue: QueueConfig { requests_max: queue.queue_max, timeout: queue.queue_timeout },

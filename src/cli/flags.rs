@@ -83,6 +83,14 @@ pub(super) enum DriverArg {
     Epoll,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum SteerArg {
+    /// The one that the kernel's hash gave it to.
+    Off,
+    /// The one with the fewest, where the one that accepted it has clearly more than its share.
+    Least,
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Workers")]
 pub(super) struct WorkerArgs {
@@ -97,6 +105,9 @@ pub(super) struct WorkerArgs {
     /// The kernel interface that workers wait with.
     #[arg(long, value_enum, default_value = "auto", env = "CORELANE_DRIVER")]
     pub(super) driver: DriverArg,
+    /// Which worker serves a new connection.
+    #[arg(long, value_enum, default_value = "least", env = "CORELANE_STEER")]
+    pub(super) steer: SteerArg,
     /// Submission queue entries of each worker's ring [limits: 64 to 32768].
     #[arg(long, value_name = "N", default_value = "4096", env = "CORELANE_RING_ENTRIES",
         value_parser = number(64, 32768))]

@@ -19,6 +19,7 @@ use crate::sys::{self, Side};
 use crate::worker::connection;
 use crate::worker::deadline::Role;
 use crate::worker::driver;
+use crate::worker::handover::{Handed, Origin};
 use crate::worker::peer::Peer;
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
@@ -36,6 +37,10 @@ impl Door {
     fn new(socket: Rc<TcpListener>, index: usize) -> Door {
         let local = socket.local_addr().ok().filter(|addr| !addr.ip().is_unspecified());
         Door { socket, index, local }
+    }
+
+    fn origin_of(&self, addr: SocketAddr) -> Origin {
+        Origin { addr, local: self.local, listener: self.index }
     }
 }
 
@@ -61,8 +66,7 @@ pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
         let accepted = match door.socket.cancelable_accept(worker.cancel_handle()).await {
             Ok((client, addr)) => {
                 pause = PAUSE_MIN;
-                wait_for_place(&worker, addr).await;
-                open(&worker, client, addr, &door);
+                admit(&worker, client, door.origin_of(addr)).await;
                 take_waiting(&worker, &door).await
             }
             Err(error) => Err(error),
@@ -101,8 +105,7 @@ async fn take_waiting(worker: &Rc<Worker>, door: &Door) -> io::Result<()> {
         }
         let Some((client, addr)) = sys::accept(fd, driver::is_epoll())? else { break };
         let client = TcpStream::from_std(client)?;
-        wait_for_place(worker, addr).await;
-        open(worker, client, addr, door);
+        admit(worker, client, door.origin_of(addr)).await;
     }
     Ok(())
 }
@@ -120,6 +123,37 @@ pub async fn close(socket: Rc<TcpListener>) {
     sys::shutdown(socket.as_raw_fd(), Side::Both);
 }
 
+/// Takes a place for a connection and opens it, here or on a worker with fewer.
+async fn admit(worker: &Rc<Worker>, client: TcpStream, origin: Origin) {
+    wait_for_place(worker, origin.addr).await;
+    match worker.steering.passage() {
+        Some(passage) => {
+            worker.lane().add(Counter::HandedOver);
+            passage.send(sys::release(client), origin);
+        }
+        None => open(worker, client, origin),
+    }
+}
+
+/// Opens a connection that another worker accepted, if one has come.
+pub fn take_over(worker: &Rc<Worker>) {
+    let Some(Handed { socket, origin, claim, under_way }) = worker.steering.inlet().take() else {
+        return;
+    };
+    // The other worker's driver may want it otherwise.
+    let adopted =
+        socket.set_nonblocking(driver::is_epoll()).and_then(|()| TcpStream::from_std(socket));
+    match adopted {
+        Ok(client) => {
+            claim.pass_on();
+            open(worker, client, origin);
+        }
+        Err(error) => worker.note(Cause::AcceptExhausted, &error),
+    }
+    drop(under_way);
+    worker.end_if_drained();
+}
+
 /// Waits until the process may hold one more client connection: this one is accepted, the next
 /// ones wait in the kernel's queue.
 async fn wait_for_place(worker: &Worker, addr: SocketAddr) {
@@ -134,8 +168,9 @@ async fn wait_for_place(worker: &Worker, addr: SocketAddr) {
 }
 
 /// Starts the task of a new connection, for which a place was taken.
-fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, door: &Door) {
-    let local = door.local.map_or_else(|| client.local_addr(), Ok);
+fn open(worker: &Rc<Worker>, client: TcpStream, origin: Origin) {
+    let Origin { addr, local, listener } = origin;
+    let local = local.map_or_else(|| client.local_addr(), Ok);
     let client = Stream::tcp(client, Role::Client, &worker.deadlines);
     let admission = worker.admit(addr.ip());
     if worker.faults().panic_worker.is_some_and(|number| number.get() == admission.number) {
@@ -148,7 +183,7 @@ fn open(worker: &Rc<Worker>, client: TcpStream, addr: SocketAddr, door: &Door) {
             return;
         }
     };
-    let peer = Peer::new(addr, local, door.index, &worker.config.forward);
+    let peer = Peer::new(addr, local, listener, &worker.config.forward);
     let worker = worker.clone();
     monoio::spawn(async move {
         let addr = peer.addr;

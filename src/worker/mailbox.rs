@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::upstream::endpoint::Slot;
 use crate::upstream::snapshot::PoolId;
+use crate::worker::handover::Inlet;
 
 /// What a worker can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub enum Message {
     CloseIdle(Slot),
     /// The same for any endpoint of this pool that has no other place left.
     CloseIdleOf(PoolId),
+    /// A connection that another worker accepted waits in the inlet.
+    TakeOver,
 }
 
 /// The senders' side of a worker's mailbox.
@@ -36,6 +39,8 @@ pub struct Mailbox {
     drain: AtomicBool,
     stop: AtomicBool,
     places_freed: AtomicU32,
+    /// Connections that other workers accepted.
+    pub inlet: Inlet,
     /// The rest.
     queue: ArrayQueue<Message>,
     /// A byte is on its way to the worker that it has not read.
@@ -63,6 +68,7 @@ impl Mailbox {
             drain: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             places_freed: AtomicU32::new(0),
+            inlet: Inlet::new(),
             queue,
             woken: AtomicBool::new(false),
             wake,
@@ -87,6 +93,8 @@ impl Mailbox {
             Message::PlaceFreed => {
                 self.places_freed.fetch_add(1, Ordering::AcqRel);
             }
+            // The connection itself says so.
+            Message::TakeOver => {}
             Message::CloseIdle(_) | Message::CloseIdleOf(_) => self.queue.push(message)?,
         }
         if !self.woken.swap(true, Ordering::AcqRel)
@@ -110,7 +118,9 @@ impl Mailbox {
         }
         let next = |count: u32| count.checked_sub(1);
         let freed = self.places_freed.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
-        freed.ok().map(|_| Message::PlaceFreed).or_else(|| self.queue.pop())
+        let freed = freed.ok().map(|_| Message::PlaceFreed);
+        let handed = || (!self.inlet.is_empty()).then_some(Message::TakeOver);
+        freed.or_else(handed).or_else(|| self.queue.pop())
     }
 }
 

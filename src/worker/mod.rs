@@ -15,6 +15,7 @@ pub mod download;
 pub mod driver;
 pub mod event;
 pub mod exchange;
+pub mod handover;
 pub mod join;
 pub mod listener;
 pub mod mailbox;
@@ -28,6 +29,7 @@ pub mod relay;
 pub mod request;
 pub mod retry;
 pub mod state;
+pub mod steer;
 pub mod stream;
 pub mod tunnel;
 pub mod upload;
@@ -132,12 +134,16 @@ async fn serve(
             obey(&told, Message::Stop);
         }
     });
+    worker.steering.inlet().open();
     on_start(driver);
     worker.ended().await;
     if worker.death().is_some() {
         wind_up(&worker).await;
     }
     worker.flush_log();
+    let (accepted, handed_over) =
+        [Counter::Accepted, Counter::HandedOver].map(|counter| worker.lane().get(counter)).into();
+    tracing::debug!(worker = worker.id(), accepted, handed_over, "a worker has ended");
     Ok(worker.death())
 }
 
@@ -152,7 +158,7 @@ async fn wind_up(worker: &Rc<Worker>) {
 }
 
 /// Does what a message says; whether more messages are read.
-fn obey(worker: &Worker, message: Message) -> bool {
+fn obey(worker: &Rc<Worker>, message: Message) -> bool {
     match message {
         Message::Drain => {
             for socket in worker.begin_drain() {
@@ -174,6 +180,12 @@ fn obey(worker: &Worker, message: Message) -> bool {
         }
         Message::CloseIdleOf(pool) => {
             worker.give_up_idle_of(pool);
+            true
+        }
+        // A worker that dies leaves it to its successor.
+        Message::TakeOver if worker.is_stopping() => false,
+        Message::TakeOver => {
+            listener::take_over(worker);
             true
         }
     }

@@ -34,6 +34,12 @@ impl Places {
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 
+    /// How many are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// Gives a place back.
     pub fn give(&self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);

@@ -29,11 +29,12 @@ use crate::worker::buffer::Buffers;
 use crate::worker::causes::{CauseLog, Outcome, Who};
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
-use crate::worker::mailbox::Message;
+use crate::worker::mailbox::{Mailbox, Message};
 use crate::worker::places::Places;
 use crate::worker::queue::Queue;
 use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
 use crate::worker::request::Request;
+use crate::worker::steer::Steering;
 use crate::worker::stream::Stream;
 use crate::worker::waitlist::Waitlist;
 
@@ -49,6 +50,8 @@ pub struct Worker {
     pub idle: RefCell<IdlePool<Stream>>,
     /// The unused buffers.
     pub buffers: Buffers,
+    /// Which worker serves a connection that this one accepted.
+    pub steering: Steering,
     /// The requests that wait for a place on an endpoint,
     pub queue: Queue,
     /// and those of all workers.
@@ -92,6 +95,8 @@ pub struct Shared {
     pub lanes: Lanes,
     /// The places for client connections, of all workers.
     pub places: Arc<Places>,
+    /// The mailboxes of all workers.
+    pub mailboxes: Vec<Arc<Mailbox>>,
     /// The requests of all workers that wait for a place on an endpoint.
     pub waitlist: Arc<Waitlist>,
     /// The snapshot in force.
@@ -110,7 +115,8 @@ impl Worker {
     /// A worker with nothing open.
     #[must_use]
     pub fn new(shared: Shared, deadlines: Rc<Deadlines>, faults: Faults) -> Worker {
-        let Shared { id, config, lanes, places, waitlist, published, outcomes } = shared;
+        let steering = Steering::new(&shared);
+        let Shared { id, config, lanes, places, waitlist, published, outcomes, .. } = shared;
         let mut view = View::new(published);
         let snapshot = Rc::new(Held::load(&mut view));
         let backend = &config.backend;
@@ -123,6 +129,7 @@ impl Worker {
             config,
             deadlines,
             buffers: Buffers::default(),
+            steering,
             queue: Queue::default(),
             waitlist,
             id,
@@ -381,6 +388,7 @@ impl Worker {
     #[must_use]
     pub fn begin_drain(&self) -> Vec<Rc<TcpListener>> {
         self.draining.set(true);
+        self.steering.inlet().close();
         self.deadlines.close_idle();
         self.end_if_drained();
         self.listeners.take()
@@ -388,6 +396,7 @@ impl Worker {
 
     /// Ends everything at once.
     pub fn stop(&self) {
+        self.steering.inlet().close();
         self.deadlines.abort_all();
         self.idle.borrow_mut().clear();
         // A canceller that was used is none for operations that begin later.
@@ -449,8 +458,10 @@ impl Worker {
         self.causes.flush();
     }
 
-    fn end_if_drained(&self) {
-        if self.draining.get() && self.listening.get() == 0 && self.clients.get() == 0 {
+    /// Ends the worker once it drains and nothing is open, or comes from another worker.
+    pub fn end_if_drained(&self) {
+        let is_unused = self.listening.get() == 0 && self.clients.get() == 0;
+        if self.draining.get() && is_unused && self.steering.inlet().is_settled() {
             self.ended.notify();
         }
     }

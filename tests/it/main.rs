@@ -64,6 +64,8 @@ mod queue;
 mod retries;
 /// The same bytes cut at every place, from either side.
 mod splits;
+/// How connections are spread over the workers, and what becomes of those on their way.
+mod steer;
 /// Sessions on their backends: the cookie, who moves when a backend is lost, and what else passes.
 mod sticky;
 /// The house rules, checked by reading the source.

@@ -29,6 +29,8 @@ const LAYERS: [&[&str]; 7] = [
     &[
         "upstream::pool",
         "upstream::connect",
+        "worker::places",
+        "worker::handover",
         "worker::mailbox",
         "worker::buffer",
         "worker::deadline",
