@@ -117,19 +117,11 @@ async fn receive(
             }
         }
         if buffer.is_empty() {
-            let is_draining = worker.is_draining();
-            if is_draining && !is_first && client.pending() == Pending::Nothing {
+            if worker.is_draining() && !is_first && client.pending() == Pending::Nothing {
                 return Err(Unreceived::Over(End::Linger));
             }
             if !std::mem::replace(&mut is_idle, true) {
-                if buffer.capacity() != BUFFER_BYTES {
-                    // It grew for a large head or a pipeline.
-                    *buffer = worker.buffers.take();
-                }
-                let timeout = if is_first { limits.header_timeout } else { limits.idle_timeout };
-                let timeout = if is_draining { timeout.min(DRAINING_IDLE) } else { timeout };
-                client.deadline.set_idle(true);
-                client.deadline.arm(Wait::Read, timeout);
+                begin_idle(worker, client, buffer, is_first);
             }
         } else if !std::mem::replace(&mut is_timed, true) {
             is_idle = false;
@@ -170,6 +162,19 @@ async fn receive(
         }
         is_new_line = memchr::memchr(b'\n', &buffer.unread()[before..]).is_some();
     }
+}
+
+/// The client has its time to send its first or next request.
+fn begin_idle(worker: &Worker, client: &Stream, buffer: &mut Buffer, is_first: bool) {
+    if buffer.capacity() != BUFFER_BYTES {
+        // It grew for a large head or a pipeline.
+        *buffer = worker.buffers.take();
+    }
+    let limits = &worker.config.client;
+    let timeout = if is_first { limits.header_timeout } else { limits.idle_timeout };
+    let timeout = if worker.is_draining() { timeout.min(DRAINING_IDLE) } else { timeout };
+    client.deadline.set_idle(true);
+    client.deadline.arm(Wait::Read, timeout);
 }
 
 /// Drops empty lines before a request, which some clients send after a body (RFC 9112 §2.2).
