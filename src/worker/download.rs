@@ -4,6 +4,7 @@
 //! Decides whether both connections outlive the response. Says exactly what the client has seen
 //! when a response fails. Called by `relay`.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use crate::worker::buffer::{self, AnswerBuffers, Buffer, LargeBuffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::progress::{End, Facts, Failure, LINGER_TIME, Progress, Seen, Terms};
 use crate::worker::retry;
+use crate::worker::splice::{SPLICE_BYTES_MIN, Splice};
 use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender};
 use crate::worker::upload::{Uplink, UplinkState};
@@ -97,8 +99,17 @@ impl<'a> Downlink<'a> {
             End::Close
         };
         let from_backend = &mut buffers.from_backend;
-        let mut was_filled = false;
+        let (mut was_filled, mut may_splice) = (false, true);
         while !body.is_complete() {
+            // While the request's body is coming, its read is under way on the client's socket.
+            let is_alone = self.uplink.state.get() == UplinkState::Sent;
+            let is_long = body.bytes_untouched() >= SPLICE_BYTES_MIN;
+            if may_splice && is_long && is_alone && from_backend.is_empty() {
+                may_splice = false;
+                let spliced = self.splice(&mut body).await;
+                spliced.map_err(|cause| Lost::InBody(cause, end))?;
+                continue;
+            }
             let buffer = large.replace(from_backend, body.bytes_left(), was_filled);
             match self.read(buffer).await {
                 Ok(0) if body.may_end() && !self.is_cut() => break,
@@ -302,9 +313,39 @@ impl<'a> Downlink<'a> {
 
     /// Reads some of the body; 0 says that the backend ended it.
     async fn read(&mut self, buffer: &mut Buffer) -> Result<usize, Cause> {
+        self.begin_read();
+        let read = buffer.fill(self.receiver).await;
+        self.end_read(read)
+    }
+
+    /// Moves the rest of the body without copying it, or as much as can be moved so: who reads on
+    /// finds the body's end, or the connection's.
+    async fn splice(&mut self, body: &mut Body) -> Result<(), Cause> {
+        let pipes = &self.worker.pipes;
+        let Some(mut splice) = Splice::open(pipes, self.backend.fd(), self.client.fd()) else {
+            return Ok(());
+        };
+        while !body.is_complete() {
+            self.begin_read();
+            let ready = self.receiver.readable().await;
+            let count = self.end_read(ready.and_then(|()| splice.take(body.bytes_untouched())))?;
+            if count == 0 {
+                break;
+            }
+            body.pass(count);
+            let sent = splice.send(&mut self.client_sink()).await;
+            sent.map_err(|_gone| self.cause_of_unsent())?;
+        }
+        Ok(())
+    }
+
+    /// The backend and the client are watched while some of the body is waited for.
+    fn begin_read(&self) {
         self.uplink.begin_read(&self.worker.config, self.backend);
         self.client.wait_for(self.backend);
-        let read = buffer.fill(self.receiver).await;
+    }
+
+    fn end_read(&self, read: io::Result<usize>) -> Result<usize, Cause> {
         self.client.wait_over();
         self.uplink.end_read(self.backend);
         if self.backend.expired(Wait::Read) {

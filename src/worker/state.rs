@@ -30,6 +30,7 @@ use crate::worker::causes::{CauseLog, Outcome, Who};
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
 use crate::worker::mailbox::Message;
+use crate::worker::pipes::Pipes;
 use crate::worker::places::Places;
 use crate::worker::queue::Queue;
 use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
@@ -49,6 +50,8 @@ pub struct Worker {
     pub idle: RefCell<IdlePool<Stream>>,
     /// The unused buffers.
     pub buffers: Buffers,
+    /// The unused pipes.
+    pub pipes: Pipes,
     /// The requests that wait for a place on an endpoint,
     pub queue: Queue,
     /// and those of all workers.
@@ -123,6 +126,7 @@ impl Worker {
             config,
             deadlines,
             buffers: Buffers::default(),
+            pipes: Pipes::default(),
             queue: Queue::default(),
             waitlist,
             id,
@@ -325,10 +329,10 @@ impl Worker {
         }
     }
 
-    /// Closes some unused connections to backends, since descriptors are wanted. Whether there were
-    /// any.
+    /// Closes unused pipes and some unused connections to backends, since descriptors are wanted.
+    /// Whether there were any.
     pub fn give_up_idle(&self) -> bool {
-        self.idle.borrow_mut().evict(EVICTED_AT_ONCE)
+        self.pipes.give_up() | self.idle.borrow_mut().evict(EVICTED_AT_ONCE)
     }
 
     /// Whether this worker completes what is under way and takes nothing new.

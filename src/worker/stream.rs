@@ -4,6 +4,7 @@
 //! table of deadlines and releases it before the socket is closed, so that the sweep can never
 //! shut down another connection that got the same descriptor.
 
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -113,6 +114,16 @@ impl Receiver {
             Receiver::Tcp(half) => half.read(buf).await,
         }
     }
+
+    /// Waits until there is something to read, or the end.
+    ///
+    /// # Errors
+    /// When the runtime cannot wait for it.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Receiver::Tcp(half) => sys::socket_of(&half.0).readable(false).await,
+        }
+    }
 }
 
 impl Sender {
@@ -120,6 +131,16 @@ impl Sender {
     pub async fn write<B: IoBuf>(&mut self, buf: B) -> BufResult<usize, B> {
         match self {
             Sender::Tcp(half) => half.write(buf).await,
+        }
+    }
+
+    /// Waits until the peer has taken so much that there is room for more, or is gone.
+    ///
+    /// # Errors
+    /// When the runtime cannot wait for it.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Sender::Tcp(half) => sys::socket_of(&half.0).writable(false).await,
         }
     }
 }

@@ -26,7 +26,7 @@ fn block() -> &'static [u8] {
     })
 }
 
-fn pieces(length: usize) -> impl Iterator<Item = &'static [u8]> {
+pub fn pieces(length: usize) -> impl Iterator<Item = &'static [u8]> {
     let starts = (0..length).step_by(block().len());
     starts.map(move |start| &block()[..block().len().min(length - start)])
 }

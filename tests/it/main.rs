@@ -62,6 +62,8 @@ mod properties;
 mod queue;
 /// What is tried again, what never, and the budget for it.
 mod retries;
+/// Long bodies and busy tunnels, which pass through pipes.
+mod splice;
 /// The same bytes cut at every place, from either side.
 mod splits;
 /// Sessions on their backends: the cookie, who moves when a backend is lost, and what else passes.

@@ -34,6 +34,8 @@ const LAYERS: [&[&str]; 7] = [
         "worker::deadline",
         "worker::driver",
         "worker::event",
+        "worker::pipes",
+        "worker::splice",
         "worker::waitlist",
         "worker::stream",
     ],
