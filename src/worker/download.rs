@@ -4,7 +4,6 @@
 //! Decides whether both connections outlive the response. Says exactly what the client has seen
 //! when a response fails. Called by `relay`.
 
-use std::io;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
@@ -16,11 +15,11 @@ use crate::http1::response::{self, AnswerTo, CONTINUE, ResponseHead, SWITCHING_P
 use crate::http1::{Version, forward};
 use crate::sys::{self, Side};
 use crate::worker::answer;
-use crate::worker::buffer::{self, AnswerBuffers, Buffer, LargeBuffer, Sink};
+use crate::worker::buffer::{self, AnswerBuffers, LargeBuffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::progress::{End, Facts, Failure, LINGER_TIME, Progress, Seen, Terms};
 use crate::worker::retry;
-use crate::worker::splice::{SPLICE_BYTES_MIN, Splice};
+use crate::worker::splice::{NonBlocking, Room, SPLICE_BYTES_MIN, Splice};
 use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender};
 use crate::worker::upload::{Uplink, UplinkState};
@@ -111,7 +110,7 @@ impl<'a> Downlink<'a> {
                 continue;
             }
             let buffer = large.replace(from_backend, body.bytes_left(), was_filled);
-            match self.read(buffer).await {
+            match self.read(Room::Buffer(buffer)).await {
                 Ok(0) if body.may_end() && !self.is_cut() => break,
                 Ok(0) => return Err(Lost::InBody(self.cause_of_end(), end)),
                 Ok(_) => {}
@@ -311,24 +310,16 @@ impl<'a> Downlink<'a> {
         self.uplink.is_held.get() && !self.uplink.awaits_continue()
     }
 
-    /// Reads some of the body; 0 says that the backend ended it.
-    async fn read(&mut self, buffer: &mut Buffer) -> Result<usize, Cause> {
-        self.begin_read();
-        let read = buffer.fill(self.receiver).await;
-        self.end_read(read)
-    }
-
     /// Moves the rest of the body without copying it, or as much as can be moved so: who reads on
     /// finds the body's end, or the connection's.
     async fn splice(&mut self, body: &mut Body) -> Result<(), Cause> {
-        let pipes = &self.worker.pipes;
-        let Some(mut splice) = Splice::open(pipes, self.backend.fd(), self.client.fd()) else {
+        let [backend, client] = [self.backend.fd(), self.client.fd()];
+        let Some(mut splice) = Splice::open(&self.worker.pipes, backend, client) else {
             return Ok(());
         };
+        let _sockets = NonBlocking::set([backend, client]);
         while !body.is_complete() {
-            self.begin_read();
-            let ready = self.receiver.readable().await;
-            let count = self.end_read(ready.and_then(|()| splice.take(body.bytes_untouched())))?;
+            let count = self.read(Room::Pipe(&mut splice, body.bytes_untouched())).await?;
             if count == 0 {
                 break;
             }
@@ -339,13 +330,11 @@ impl<'a> Downlink<'a> {
         Ok(())
     }
 
-    /// The backend and the client are watched while some of the body is waited for.
-    fn begin_read(&self) {
+    /// Reads some of the body; 0 says that the backend ended it.
+    async fn read(&mut self, mut room: Room<'_, '_>) -> Result<usize, Cause> {
         self.uplink.begin_read(&self.worker.config, self.backend);
         self.client.wait_for(self.backend);
-    }
-
-    fn end_read(&self, read: io::Result<usize>) -> Result<usize, Cause> {
+        let read = room.fill(self.receiver).await;
         self.client.wait_over();
         self.uplink.end_read(self.backend);
         if self.backend.expired(Wait::Read) {

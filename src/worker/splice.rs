@@ -1,43 +1,75 @@
 //! Bytes from one socket to another through a pipe, without a copy in user space.
 //!
 //! The ring would hand a splice to the kernel's worker threads, so it is a plain system call that
-//! must not wait: both sockets are made non-blocking meanwhile, and the ring only says when they
-//! are ready. No read or write of the ring's may be under way on them. Called by `download`.
+//! must not wait: both sockets are non-blocking meanwhile, and the ring only says when they are
+//! ready. Called by `download`, `upload` and `tunnel`.
 
 use std::io;
 use std::os::fd::RawFd;
 
 use crate::sys;
-use crate::worker::buffer::Sink;
+use crate::worker::buffer::{Buffer, Sink};
 use crate::worker::deadline::Wait;
 use crate::worker::driver;
 use crate::worker::pipes::{Lent, Pipes};
+use crate::worker::stream::Receiver;
 
-/// A way from one socket to another.
+/// Where a read puts bytes.
+#[derive(Debug)]
+pub enum Room<'a, 'w> {
+    /// Into memory.
+    Buffer(&'a mut Buffer),
+    /// Into a pipe, so many at most.
+    Pipe(&'a mut Splice<'w>, u64),
+}
+
+impl Room<'_, '_> {
+    /// Reads once; 0 says that the peer sent its last byte. In a pipe's case it may also say that
+    /// the next bytes can only be read into memory: who tries that learns which it was.
+    ///
+    /// # Errors
+    /// What the socket reports.
+    pub async fn fill(&mut self, from: &mut Receiver) -> io::Result<usize> {
+        match self {
+            Room::Buffer(buffer) => buffer.fill(from).await,
+            Room::Pipe(splice, bytes_max) => {
+                // 3 % less processor time for 100 kB than to wait first.
+                if std::mem::take(&mut splice.is_fresh)
+                    && let count @ 1.. = splice.take(*bytes_max)?
+                {
+                    return Ok(count);
+                }
+                from.readable().await?;
+                splice.take(*bytes_max)
+            }
+        }
+    }
+}
+
+/// A way from one socket to another, both of which are `NonBlocking`.
 #[derive(Debug)]
 pub struct Splice<'w> {
     pipe: Lent<'w>,
-    source: NonBlocking,
-    target: NonBlocking,
+    source: RawFd,
+    target: RawFd,
+    /// Whether nothing was read yet: a body's first bytes have just come, and more may be there.
+    is_fresh: bool,
 }
 
 impl<'w> Splice<'w> {
     /// A way from `source` to `target`, unless there is no pipe.
     pub fn open(pipes: &'w Pipes, source: RawFd, target: RawFd) -> Option<Splice<'w>> {
-        let pipe = pipes.take()?;
-        let [source, target] = [source, target].map(NonBlocking::set);
-        Some(Splice { pipe, source, target })
+        Some(Splice { pipe: pipes.take()?, source, target, is_fresh: true })
     }
 
-    /// Takes what the source holds, once it is readable and all that was taken before is sent;
-    /// at most `bytes_max`, and never more than one pass may move. 0 says that the peer has ended,
-    /// or that these bytes must be read in another way, as `is_refused` says of errors.
+    /// Takes what the source holds, which is readable: `bytes_max` and one pass at most. 0 as
+    /// `Room::fill` says.
     ///
     /// # Errors
     /// What the socket reports.
     pub fn take(&mut self, bytes_max: u64) -> io::Result<usize> {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(PASS_BYTES_MAX);
-        match sys::splice_in(self.source.fd, &self.pipe.writer, bytes_max) {
+        match sys::splice_in(self.source, &self.pipe.writer, bytes_max) {
             Ok(count) => {
                 self.pipe.bytes += count;
                 Ok(count)
@@ -53,7 +85,7 @@ impl<'w> Splice<'w> {
     /// What the socket reports; the rest stays in the pipe, which is not used again.
     pub async fn send(&mut self, to: &mut Sink<'_>) -> io::Result<()> {
         while self.pipe.bytes > 0 {
-            match sys::splice_out(&self.pipe.reader, self.target.fd, self.pipe.bytes) {
+            match sys::splice_out(&self.pipe.reader, self.target, self.pipe.bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     self.pipe.bytes -= count;
@@ -79,30 +111,34 @@ fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), WouldBlock | InvalidInput | PermissionDenied | Unsupported)
 }
 
-/// A socket whose calls do not wait, until this is dropped. On epoll they never do.
+/// Two sockets whose calls do not wait until this is dropped. On epoll they never do.
 #[derive(Debug)]
-struct NonBlocking {
-    fd: RawFd,
-}
+pub struct NonBlocking([RawFd; 2]);
 
 impl NonBlocking {
-    fn set(fd: RawFd) -> NonBlocking {
+    /// Makes calls on these sockets wait for nothing; `Receiver` and `Sender` wait all the same.
+    #[must_use]
+    pub fn set(sockets: [RawFd; 2]) -> NonBlocking {
+        let guard = NonBlocking(sockets);
+        guard.tell(true);
+        guard
+    }
+
+    fn tell(&self, is_nonblocking: bool) {
         if !driver::is_epoll() {
-            sys::set_nonblocking(fd, true);
+            self.0.iter().for_each(|fd| sys::set_nonblocking(*fd, is_nonblocking));
         }
-        NonBlocking { fd }
     }
 }
 
 impl Drop for NonBlocking {
     fn drop(&mut self) {
-        if !driver::is_epoll() {
-            sys::set_nonblocking(self.fd, false);
-        }
+        self.tell(false);
     }
 }
 
 /// The most that one pass moves before the worker's other tasks have a turn.
 const PASS_BYTES_MAX: usize = 1024 * 1024;
-/// From how many bytes still to come a body is spliced.
+/// From how many bytes still to come a body is spliced, with the processor time of a copy through
+/// buffers of 256 KiB: 0.9 of it for a body of 100 kB, 0.46 for 1 MB, 0.3 for 10 MB.
 pub const SPLICE_BYTES_MIN: u64 = 64 * 1024;

@@ -109,9 +109,18 @@ impl Stream {
 
 impl Receiver {
     /// Reads once into the room that `buf` offers.
-    pub async fn read<B: IoBufMut>(&mut self, buf: B) -> BufResult<usize, B> {
-        match self {
-            Receiver::Tcp(half) => half.read(buf).await,
+    pub async fn read<B: IoBufMut>(&mut self, mut buf: B) -> BufResult<usize, B> {
+        loop {
+            let (result, back) = match self {
+                Receiver::Tcp(half) => half.read(buf).await,
+            };
+            if !is_unready(&result) {
+                return (result, back);
+            }
+            buf = back;
+            if let Err(error) = self.readable().await {
+                return (Err(error), buf);
+            }
         }
     }
 
@@ -128,9 +137,18 @@ impl Receiver {
 
 impl Sender {
     /// Writes once from the front of `buf`.
-    pub async fn write<B: IoBuf>(&mut self, buf: B) -> BufResult<usize, B> {
-        match self {
-            Sender::Tcp(half) => half.write(buf).await,
+    pub async fn write<B: IoBuf>(&mut self, mut buf: B) -> BufResult<usize, B> {
+        loop {
+            let (result, back) = match self {
+                Sender::Tcp(half) => half.write(buf).await,
+            };
+            if !is_unready(&result) {
+                return (result, back);
+            }
+            buf = back;
+            if let Err(error) = self.writable().await {
+                return (Err(error), buf);
+            }
         }
     }
 
@@ -143,4 +161,9 @@ impl Sender {
             Sender::Tcp(half) => sys::socket_of(&half.0).writable(false).await,
         }
     }
+}
+
+/// Whether the ring did not wait for a socket, since its other direction is being spliced.
+fn is_unready(result: &io::Result<usize>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

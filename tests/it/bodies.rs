@@ -155,6 +155,14 @@ fn bodies_of_200_mb_pass_through_nginx() {
 }
 
 #[test]
+fn bodies_of_200_mb_pass_through_nginx_on_epoll() {
+    let server = Server::nginx();
+    let proxy = Flags::to_addrs(&[server.addr]).with("--driver", "epoll").start();
+    check_nginx(&server, proxy.addr(), &LARGE);
+    assert!(proxy.peak_memory() < MEMORY_MAX, "peak memory {}", proxy.peak_memory());
+}
+
+#[test]
 fn bodies_of_200_mb_pass_through_python() {
     through_proxy(&Server::python(), |addr| check_summing_server(addr, &LARGE));
 }
