@@ -314,9 +314,7 @@ impl<'a> Downlink<'a> {
     /// finds the body's end, or the connection's.
     async fn splice(&mut self, body: &mut Body) -> Result<(), Cause> {
         let [backend, client] = [self.backend.fd(), self.client.fd()];
-        let Some(mut splice) = Splice::open(&self.worker.pipes, backend, client) else {
-            return Ok(());
-        };
+        let mut splice = Splice::new(&self.worker.pipes, backend, client);
         let _sockets = NonBlocking::set([backend, client]);
         while !body.is_complete() {
             let count = self.read(Room::Pipe(&mut splice, body.bytes_untouched())).await?;

@@ -25,7 +25,8 @@ pub enum Room<'a, 'w> {
 
 impl Room<'_, '_> {
     /// Reads once; 0 says that the peer sent its last byte. In a pipe's case it may also say that
-    /// the next bytes can only be read into memory: who tries that learns which it was.
+    /// the next bytes can only be read into memory, or that there is no pipe: who reads into
+    /// memory learns which it was.
     ///
     /// # Errors
     /// What the socket reports.
@@ -46,10 +47,12 @@ impl Room<'_, '_> {
     }
 }
 
-/// A way from one socket to another, both of which are `NonBlocking`.
+/// A way from one socket to another, both of which are `NonBlocking`. It has a pipe only while
+/// bytes are under way, so that who sends slowly keeps none from others.
 #[derive(Debug)]
 pub struct Splice<'w> {
-    pipe: Lent<'w>,
+    pipes: &'w Pipes,
+    pipe: Option<Lent<'w>>,
     source: RawFd,
     target: RawFd,
     /// Whether nothing was read yet: a body's first bytes have just come, and more may be there.
@@ -57,9 +60,10 @@ pub struct Splice<'w> {
 }
 
 impl<'w> Splice<'w> {
-    /// A way from `source` to `target`, unless there is no pipe.
-    pub fn open(pipes: &'w Pipes, source: RawFd, target: RawFd) -> Option<Splice<'w>> {
-        Some(Splice { pipe: pipes.take()?, source, target, is_fresh: true })
+    /// A way from `source` to `target`.
+    #[must_use]
+    pub fn new(pipes: &'w Pipes, source: RawFd, target: RawFd) -> Splice<'w> {
+        Splice { pipes, pipe: None, source, target, is_fresh: true }
     }
 
     /// Takes what the source holds, which is readable: `bytes_max` and one pass at most. 0 as
@@ -68,10 +72,12 @@ impl<'w> Splice<'w> {
     /// # Errors
     /// What the socket reports.
     pub fn take(&mut self, bytes_max: u64) -> io::Result<usize> {
+        let Some(mut pipe) = self.pipes.take() else { return Ok(0) };
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(PASS_BYTES_MAX);
-        match sys::splice_in(self.source, &self.pipe.writer, bytes_max) {
+        match sys::splice_in(self.source, &pipe.writer, bytes_max) {
             Ok(count) => {
-                self.pipe.bytes += count;
+                pipe.bytes = count;
+                self.pipe = Some(pipe);
                 Ok(count)
             }
             Err(error) if is_refusal(&error) => Ok(0),
@@ -84,11 +90,12 @@ impl<'w> Splice<'w> {
     /// # Errors
     /// What the socket reports; the rest stays in the pipe, which is not used again.
     pub async fn send(&mut self, to: &mut Sink<'_>) -> io::Result<()> {
-        while self.pipe.bytes > 0 {
-            match sys::splice_out(&self.pipe.reader, self.target, self.pipe.bytes) {
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+        while pipe.bytes > 0 {
+            match sys::splice_out(&pipe.reader, self.target, pipe.bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    self.pipe.bytes -= count;
+                    pipe.bytes -= count;
                     to.sent += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -100,6 +107,7 @@ impl<'w> Splice<'w> {
                 Err(error) => return Err(error),
             }
         }
+        self.pipe = None;
         Ok(())
     }
 }

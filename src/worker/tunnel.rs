@@ -135,7 +135,7 @@ impl Direction<'_> {
     }
 
     /// Waits for bytes and passes them without a copy. Whether there were any: not where no pipe
-    /// can be had, or this side has ended, which a read finds. A tunnel that waits has no pipe.
+    /// can be had, or this side has ended, which a read finds.
     async fn splice(&mut self) -> Result<bool, Cause> {
         let ready = self.receiver.readable().await;
         if self.is_late() {
@@ -143,8 +143,7 @@ impl Direction<'_> {
         }
         ready.map_err(|_reset| self.source_reset)?;
         let worker = self.worker;
-        let splice = Splice::open(&worker.pipes, self.source.fd(), self.target.fd());
-        let Some(mut splice) = splice else { return Ok(false) };
+        let mut splice = Splice::new(&worker.pipes, self.source.fd(), self.target.fd());
         if splice.take(u64::MAX).map_err(|_reset| self.source_reset)? == 0 {
             return Ok(false);
         }

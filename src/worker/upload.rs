@@ -188,9 +188,7 @@ impl Upload<'_> {
     /// as can be moved so: who reads on finds the body's end, or the connection's.
     async fn splice(&mut self, body: &mut Body, pace: &mut Pace) -> Result<(), Cause> {
         let [client, backend] = [self.client.fd(), self.backend.fd()];
-        let Some(mut splice) = Splice::open(&self.worker.pipes, client, backend) else {
-            return Ok(());
-        };
+        let mut splice = Splice::new(&self.worker.pipes, client, backend);
         let _sockets = NonBlocking::set([client, backend]);
         while !body.is_complete() && self.uplink.state.get() == UplinkState::Sending {
             let room = Room::Pipe(&mut splice, body.bytes_untouched());

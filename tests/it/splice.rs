@@ -162,6 +162,79 @@ fn an_answer_that_begins_before_its_request_has_ended_passes_whole() {
 }
 
 #[test]
+fn interim_answers_pass_while_a_long_upload_does() {
+    let early_hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let upstream = Upstream::scripted(move |served| {
+        while let Some(head_of) = served.head() {
+            let (mut got, mut hints, stream) = (Vec::new(), 0, served.wire.stream().clone());
+            let body = served.wire.body(head_of.request_framing(), &mut |piece| {
+                got.extend_from_slice(piece);
+                if got.len() / MIB > hints && hints < 4 {
+                    hints += 1;
+                    (&*stream).write_all(early_hints.as_bytes()).unwrap();
+                }
+            });
+            if body.is_err() {
+                return;
+            }
+            served.write(&head(got.len()));
+            served.write(&got);
+        }
+    });
+    let proxy = Flags::to(&[&upstream]).start();
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        client.send(format!("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", 5 * MIB));
+        client.send(body(5 * MIB));
+        let response = client.read_response("POST").expect(200);
+        assert!(response.interim.len() == 4 && response.body == body(5 * MIB), "{response:?}");
+    }
+    assert_eq!(upstream.raw().len(), 1);
+}
+
+#[test]
+fn an_answer_to_a_long_upload_that_is_not_wanted_arrives() {
+    let upstream = Upstream::scripted(|served| {
+        if served.head().is_some() {
+            served.wire.fill().unwrap();
+            served.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+            served.wait_for_end();
+        }
+    });
+    let proxy = Flags::to(&[&upstream]).start();
+    let mut client = proxy.client();
+    client.send(format!("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: {BULK}\r\n\r\n"));
+    let stream = client.wire.stream().clone();
+    // Ends when the proxy has read enough of what nobody wants.
+    let sending = std::thread::spawn(move || (&*stream).write_all(&body(BULK)).is_ok());
+    assert_eq!(client.read_response("POST").expect(403).text(), "no");
+    ended(&upstream);
+    drop(client);
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_long_upload_that_stops_or_ends_early_is_never_complete() {
+    // client-body-timeout, client-left
+    for stops in [true, false] {
+        let upstream = sized();
+        let proxy = Flags::to(&[&upstream]).with("--client-body-timeout", "300ms").start();
+        let mut client = proxy.client();
+        client.send(format!("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: {BULK}\r\n\r\n"));
+        client.send(body(3 * MIB));
+        if stops {
+            assert_eq!(client.read_response("POST").expect(408).get("connection"), Some("close"));
+        } else {
+            client.reset();
+        }
+        ended(&upstream);
+        assert_eq!(upstream.request_count(), 0);
+        // A reset takes with it what was not read yet.
+        assert!(!stops || upstream.raw()[0].len() > 3 * MIB, "what came was sent on");
+    }
+}
+
+#[test]
 fn a_long_body_up_to_the_connections_end_is_whole_or_reset() {
     for is_reset in [false, true] {
         let gate = Gate::default();
