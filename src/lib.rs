@@ -15,8 +15,8 @@
 //! | 7 | [`worker::exchange`] | attempts it on one endpoint after the other, as far as [`worker::retry`] and [`worker::budget`] allow |
 //! | 8 | [`worker::placement`] | the session's endpoint, or the one that [`upstream::balance`] picks, within its limits ([`upstream::limit`]); a connection from [`upstream::pool`]; a wait in [`worker::queue`] where all places are taken |
 //! | 9 | [`worker::attempt`] | [`upstream::connect`] where the pool had no connection, one send; keeps the connection; tells how the endpoint fared ([`upstream::outcome`]) |
-//! | 10 | [`worker::relay`] → [`worker::upload`], [`worker::download`] | moves bodies; [`http1::response`] reads the answer's head, [`http1::framing`] finds its end |
-//! | 11 | [`worker::tunnel`] | after a 101, or a 2xx to CONNECT: bytes both ways |
+//! | 10 | [`worker::relay`] → [`worker::upload`], [`worker::download`] | moves bodies, long ones by [`worker::splice`] through [`worker::pipes`]; [`http1::response`] reads the answer's head, [`http1::framing`] finds its end |
+//! | 11 | [`worker::tunnel`] | after a 101, or a 2xx to CONNECT: bytes both ways, spliced once they are many |
 //! | 12 | [`worker::answer`] | where no backend's answer can be had: the row of [`error::Cause`] as [`http1::reply`] writes it |
 //!
 //! After the answer, [`worker::attempt`] checks the connection in to [`upstream::pool`], and what was
@@ -75,7 +75,7 @@
 //!
 //! `sys error config metrics panic clock` <
 //! `http1 upstream::{endpoint,limit,hash,balance,sticky,snapshot,route,outcome,patience,pool}` <
-//! `worker::{driver,event,join,places,rate,handover,mailbox,waitlist,deadline,stream,buffer}`
+//! `worker::{driver,event,join,places,rate,handover,mailbox,waitlist,deadline,silence,stream,buffer,pipes,splice}`
 //! `upstream::connect` < `health worker` < `control demo` < `server` < `cli main`.
 //!
 //! Users know a backend, which has a name and is given by a flag; the code calls what a snapshot

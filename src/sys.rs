@@ -5,13 +5,16 @@
 
 #![expect(unsafe_code, reason = "a raw descriptor is borrowed for one call")]
 
+use std::cell::UnsafeCell;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
 
+use monoio::net::TcpStream as MonoioStream;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, SocketFlags};
+use rustix::pipe::SpliceFlags;
 
 /// Which directions of a socket are shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +169,41 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
         error.raw_os_error().map(Errno::from_raw_os_error),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
     )
+}
+
+/// Makes calls on a socket wait for nothing, or wait again.
+pub fn set_nonblocking(fd: RawFd, is_nonblocking: bool) {
+    if let Err(error) = rustix::io::ioctl_fionbio(borrow(&fd), is_nonblocking) {
+        tracing::error!(%error, fd, "a socket cannot be made to wait or not to");
+    }
+}
+
+/// Moves at most `bytes_max` of what a non-blocking socket holds into a pipe; 0 is its end.
+///
+/// # Errors
+/// `WouldBlock` when it holds nothing or the pipe is full, else what the socket reports.
+pub fn splice_in(socket: RawFd, pipe: impl AsFd, bytes_max: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    Ok(rustix::pipe::splice(borrow(&socket), None, pipe, None, bytes_max, flags)?)
+}
+
+/// Moves at most `bytes_max` of what a pipe holds into a non-blocking socket.
+///
+/// # Errors
+/// `WouldBlock` when the socket takes no more, else what it reports.
+pub fn splice_out(pipe: impl AsFd, socket: RawFd, bytes_max: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    Ok(rustix::pipe::splice(pipe, None, borrow(&socket), None, bytes_max, flags)?)
+}
+
+/// The socket that a half of a connection shares with the other half, which do not offer
+/// `readable` and `writable`.
+#[must_use]
+pub fn socket_of(half: &UnsafeCell<MonoioStream>) -> &MonoioStream {
+    // SAFETY: both halves are on this thread, and monoio borrows the socket mutably only while it
+    // makes an operation, which takes the descriptor along; none of the calls made here and there
+    // runs inside of another one, and an operation does not look at the socket again.
+    unsafe { &*half.get() }
 }
 
 fn borrow<'fd>(fd: &'fd RawFd) -> BorrowedFd<'fd> {

@@ -59,6 +59,24 @@ impl Body {
         }
     }
 
+    /// How many bytes may pass without being looked at: all that is to come, or none of chunks.
+    #[must_use]
+    pub fn bytes_untouched(&self) -> u64 {
+        match self {
+            Body::Length(left) => *left,
+            Body::Chunked(_) => 0,
+            Body::UntilClose => u64::MAX,
+        }
+    }
+
+    /// Counts bytes that have passed so; no more than `bytes_untouched` said.
+    pub fn pass(&mut self, count: usize) {
+        if let Body::Length(left) = self {
+            debug_assert!(count as u64 <= *left, "more has passed than belongs to the body");
+            *left = left.saturating_sub(count as u64);
+        }
+    }
+
     /// Whether the body was read to its end; never for one that the connection's end delimits.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -16,10 +16,11 @@ use crate::http1::response::{self, AnswerTo, CONTINUE, ResponseHead, SWITCHING_P
 use crate::http1::{Version, forward};
 use crate::sys::{self, Side};
 use crate::worker::answer;
-use crate::worker::buffer::{self, AnswerBuffers, Buffer, LargeBuffer, Sink};
+use crate::worker::buffer::{self, AnswerBuffers, LargeBuffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::progress::{End, Facts, Failure, LINGER_TIME, Progress, Seen, Terms};
 use crate::worker::retry;
+use crate::worker::splice::{NonBlocking, Room, SPLICE_BYTES_MIN, Splice};
 use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender};
 use crate::worker::upload::{Uplink, UplinkState};
@@ -98,10 +99,19 @@ impl<'a> Downlink<'a> {
             End::Close
         };
         let from_backend = &mut buffers.from_backend;
-        let mut was_filled = false;
+        let (mut was_filled, mut may_splice) = (false, true);
         while !body.is_complete() {
+            // While the request's body is coming, its read is under way on the client's socket.
+            let is_alone = self.uplink.state.get() == UplinkState::Sent;
+            let is_long = body.bytes_untouched() >= SPLICE_BYTES_MIN;
+            if may_splice && is_long && is_alone && from_backend.is_empty() {
+                may_splice = false;
+                let spliced = self.splice(&mut body).await;
+                spliced.map_err(|cause| Lost::InBody(cause, end))?;
+                continue;
+            }
             let buffer = large.replace(from_backend, body.bytes_left(), was_filled);
-            match self.read(buffer).await {
+            match self.read(Room::Buffer(buffer)).await {
                 Ok(0) if body.may_end() && !self.is_cut() => break,
                 Ok(0) => return Err(Lost::InBody(self.cause_of_end(), end)),
                 Ok(_) => {}
@@ -301,11 +311,29 @@ impl<'a> Downlink<'a> {
         self.uplink.is_held.get() && !self.uplink.awaits_continue()
     }
 
+    /// Moves the rest of the body without copying it, or as much as can be moved so: who reads on
+    /// finds the body's end, or the connection's.
+    async fn splice(&mut self, body: &mut Body) -> Result<(), Cause> {
+        let [backend, client] = [self.backend.fd(), self.client.fd()];
+        let mut splice = Splice::new(&self.worker.pipes, backend, client);
+        let _sockets = NonBlocking::set([backend, client]);
+        while !body.is_complete() {
+            let count = self.read(Room::Pipe(&mut splice, body.bytes_untouched())).await?;
+            if count == 0 {
+                break;
+            }
+            body.pass(count);
+            let sent = splice.send(&mut self.client_sink()).await;
+            sent.map_err(|_gone| self.cause_of_unsent())?;
+        }
+        Ok(())
+    }
+
     /// Reads some of the body; 0 says that the backend ended it.
-    async fn read(&mut self, buffer: &mut Buffer) -> Result<usize, Cause> {
+    async fn read(&mut self, mut room: Room<'_, '_>) -> Result<usize, Cause> {
         self.uplink.begin_read(&self.worker.config, self.backend);
         self.client.wait_for(self.backend);
-        let read = buffer.fill(self.receiver).await;
+        let read = room.fill(self.receiver).await;
         self.client.wait_over();
         self.uplink.end_read(self.backend);
         if self.backend.expired(Wait::Read) {

@@ -31,6 +31,7 @@ use crate::worker::causes::{CauseLog, Outcome, Who};
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
 use crate::worker::mailbox::{Mailbox, Message};
+use crate::worker::pipes::Pipes;
 use crate::worker::places::Places;
 use crate::worker::queue::Queue;
 use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
@@ -56,6 +57,8 @@ pub struct Worker {
     pub silence: Silence,
     /// Which worker serves a connection that this one accepted.
     pub steering: Steering,
+    /// The unused pipes.
+    pub pipes: Pipes,
     /// The requests that wait for a place on an endpoint,
     pub queue: Queue,
     /// and those of all workers.
@@ -135,6 +138,7 @@ impl Worker {
             buffers: Buffers::default(),
             silence: Silence::default(),
             steering,
+            pipes: Pipes::default(),
             queue: Queue::default(),
             waitlist,
             id,
@@ -337,10 +341,10 @@ impl Worker {
         }
     }
 
-    /// Closes some unused connections to backends, since descriptors are wanted. Whether there were
-    /// any.
+    /// Closes unused pipes and some unused connections to backends, since descriptors are wanted.
+    /// Whether there were any.
     pub fn give_up_idle(&self) -> bool {
-        self.idle.borrow_mut().evict(EVICTED_AT_ONCE)
+        self.pipes.give_up() | self.idle.borrow_mut().evict(EVICTED_AT_ONCE)
     }
 
     /// Whether this worker completes what is under way and takes nothing new.

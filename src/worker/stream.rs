@@ -4,6 +4,7 @@
 //! table of deadlines and releases it before the socket is closed, so that the sweep can never
 //! shut down another connection that got the same descriptor.
 
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -122,9 +123,28 @@ impl Stream {
 
 impl Receiver {
     /// Reads once into the room that `buf` offers.
-    pub async fn read<B: IoBufMut>(&mut self, buf: B) -> BufResult<usize, B> {
+    pub async fn read<B: IoBufMut>(&mut self, mut buf: B) -> BufResult<usize, B> {
+        loop {
+            let (result, back) = match self {
+                Receiver::Tcp(half) => half.read(buf).await,
+            };
+            if !is_unready(&result) {
+                return (result, back);
+            }
+            buf = back;
+            if let Err(error) = self.readable().await {
+                return (Err(error), buf);
+            }
+        }
+    }
+
+    /// Waits until there is something to read, or the end.
+    ///
+    /// # Errors
+    /// When the runtime cannot wait for it.
+    pub async fn readable(&self) -> io::Result<()> {
         match self {
-            Receiver::Tcp(half) => half.read(buf).await,
+            Receiver::Tcp(half) => sys::socket_of(&half.0).readable(false).await,
         }
     }
 
@@ -142,9 +162,33 @@ impl Receiver {
 
 impl Sender {
     /// Writes once from the front of `buf`.
-    pub async fn write<B: IoBuf>(&mut self, buf: B) -> BufResult<usize, B> {
-        match self {
-            Sender::Tcp(half) => half.write(buf).await,
+    pub async fn write<B: IoBuf>(&mut self, mut buf: B) -> BufResult<usize, B> {
+        loop {
+            let (result, back) = match self {
+                Sender::Tcp(half) => half.write(buf).await,
+            };
+            if !is_unready(&result) {
+                return (result, back);
+            }
+            buf = back;
+            if let Err(error) = self.writable().await {
+                return (Err(error), buf);
+            }
         }
     }
+
+    /// Waits until the peer has taken so much that there is room for more, or is gone.
+    ///
+    /// # Errors
+    /// When the runtime cannot wait for it.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Sender::Tcp(half) => sys::socket_of(&half.0).writable(false).await,
+        }
+    }
+}
+
+/// Whether the ring did not wait for a socket, since its other direction is being spliced.
+fn is_unready(result: &io::Result<usize>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -3,7 +3,8 @@
 //! Either side may end its half and still be sent to. Called by `exchange` after a 101, or a 2xx
 //! to CONNECT.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::sys::{self, Side};
 use crate::worker::buffer::{Buffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::join::join;
+use crate::worker::splice::{NonBlocking, Splice};
 use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender, Stream};
 
@@ -29,10 +31,12 @@ pub async fn run(
 ) -> Result<(), Cause> {
     worker.lane().add(Counter::Tunnels);
     let (fault, is_half_closed) = (Cell::new(None), Cell::new(false));
+    let bulk = OnceCell::new();
     let upward = Direction {
         worker,
         fault: &fault,
         is_half_closed: &is_half_closed,
+        bulk: &bulk,
         source: &client.deadline,
         receiver: &mut client.receiver,
         source_reset: Cause::ClientLeft,
@@ -44,6 +48,7 @@ pub async fn run(
         worker,
         fault: &fault,
         is_half_closed: &is_half_closed,
+        bulk: &bulk,
         source: &backend.deadline,
         receiver: &mut backend.receiver,
         source_reset: Cause::TunnelCut,
@@ -60,6 +65,8 @@ struct Direction<'a> {
     /// What ended the tunnel; the first fault brings others.
     fault: &'a Cell<Option<Cause>>,
     is_half_closed: &'a Cell<bool>,
+    /// Set once a read has filled its buffer: from then on both directions are spliced.
+    bulk: &'a OnceCell<NonBlocking>,
     source: &'a Deadline,
     receiver: &'a mut Receiver,
     source_reset: Cause,
@@ -91,26 +98,32 @@ impl Direction<'_> {
         if self.is_half_closed.get() { timeout.min(HALF_CLOSED_TIMEOUT) } else { timeout }
     }
 
+    /// Whether nothing came from this side, or went to it, for too long.
+    fn is_late(&self) -> bool {
+        self.source.expired(Wait::Read) || self.source.expired(Wait::Write)
+    }
+
     async fn pass(&mut self, buffer: &mut Buffer) -> Result<(), Cause> {
         loop {
-            let timeout = self.timeout();
             let count = buffer.unread().len();
             if count > 0 {
-                // While bytes pass, nobody is idle: the write has its own time.
-                self.source.disarm(Wait::Read);
-                self.target.disarm(Wait::Read);
-                let mut sink = Sink::new(self.sender, self.target, timeout);
-                if buffer.send(&mut sink, count).await.is_err() {
-                    let is_late = self.target.expired(Wait::Write);
-                    return Err(if is_late { Cause::TunnelIdle } else { self.target_reset });
+                let mut sink = self.begin_send();
+                let sent = buffer.send(&mut sink, count).await;
+                self.end_send(sent)?;
+                if buffer.is_full() {
+                    let sockets = [self.source.fd(), self.target.fd()];
+                    self.bulk.get_or_init(|| NonBlocking::set(sockets));
                 }
                 buffer.consume(count);
             }
             // A side that only listens is not idle while the other one speaks.
-            self.source.arm(Wait::Read, timeout);
-            self.target.arm(Wait::Read, timeout);
-            let read = buffer.fill(self.receiver).await;
-            if self.source.expired(Wait::Read) {
+            self.source.arm(Wait::Read, self.timeout());
+            self.target.arm(Wait::Read, self.timeout());
+            let read = match self.bulk.get() {
+                Some(_) if self.splice().await? => continue,
+                _ => buffer.fill(self.receiver).await,
+            };
+            if self.is_late() {
                 return Err(Cause::TunnelIdle);
             }
             match read {
@@ -119,6 +132,37 @@ impl Direction<'_> {
                 Err(_reset) => return Err(self.source_reset),
             }
         }
+    }
+
+    /// Waits for bytes and passes them without a copy. Whether there were any: not where no pipe
+    /// can be had, or this side has ended, which a read finds.
+    async fn splice(&mut self) -> Result<bool, Cause> {
+        let ready = self.receiver.readable().await;
+        if self.is_late() {
+            return Err(Cause::TunnelIdle);
+        }
+        ready.map_err(|_reset| self.source_reset)?;
+        let worker = self.worker;
+        let mut splice = Splice::new(&worker.pipes, self.source.fd(), self.target.fd());
+        if splice.take(u64::MAX).map_err(|_reset| self.source_reset)? == 0 {
+            return Ok(false);
+        }
+        let sent = splice.send(&mut self.begin_send()).await;
+        self.end_send(sent)?;
+        Ok(true)
+    }
+
+    /// While bytes pass, nobody is idle: the write has its own time.
+    fn begin_send(&mut self) -> Sink<'_> {
+        self.source.disarm(Wait::Read);
+        self.target.disarm(Wait::Read);
+        let timeout = self.timeout();
+        Sink::new(self.sender, self.target, timeout)
+    }
+
+    fn end_send(&self, sent: io::Result<()>) -> Result<(), Cause> {
+        let is_late = self.target.expired(Wait::Write);
+        sent.map_err(|_gone| if is_late { Cause::TunnelIdle } else { self.target_reset })
     }
 }
 

@@ -5,6 +5,7 @@
 //! that the backend cannot take what it got for complete. Called by `relay`.
 
 use std::cell::Cell;
+use std::io;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::worker::buffer::{Buffer, LargeBuffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::event::pause;
 use crate::worker::progress::{CLOSING_POLL, LINGER_BYTES_MAX, LINGER_TIME};
+use crate::worker::splice::{NonBlocking, Room, SPLICE_BYTES_MIN, Splice};
 use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender};
 
@@ -137,13 +139,20 @@ impl Upload<'_> {
     pub async fn run(&mut self, buffer: &mut Buffer, body: &mut Body) {
         let mut pace = Pace::new(&self.worker.config.client);
         let mut large = LargeBuffer::new(&self.worker.buffers);
-        let (mut dropped, mut was_filled) = (0, false);
+        let (mut dropped, mut was_filled, mut may_splice) = (0, false, true);
         while !body.is_complete() {
-            if buffer.is_empty()
-                && let Err(cause) =
-                    self.read(large.replace(buffer, body.bytes_left(), was_filled), &mut pace).await
-            {
-                return self.fail(Some(cause));
+            if may_splice && buffer.is_empty() && self.is_unheld(body) {
+                may_splice = false;
+                if let Err(cause) = self.splice(body, &mut pace).await {
+                    return self.fail(Some(cause));
+                }
+                continue;
+            }
+            if buffer.is_empty() {
+                let room = large.replace(buffer, body.bytes_left(), was_filled);
+                if let Err(cause) = self.read(Room::Buffer(room), &mut pace).await {
+                    return self.fail(Some(cause));
+                }
             }
             was_filled = buffer.is_full();
             let taken = match body.take(buffer.unread_mut()) {
@@ -169,15 +178,47 @@ impl Upload<'_> {
         }
     }
 
-    async fn read(&mut self, buffer: &mut Buffer, pace: &mut Pace) -> Result<(), Cause> {
+    /// Whether much is still to come that nobody but the backend needs.
+    fn is_unheld(&self, body: &Body) -> bool {
+        self.uplink.state.get() == UplinkState::Sending
+            && !self.uplink.is_held.get()
+            && body.bytes_untouched() >= SPLICE_BYTES_MIN
+    }
+
+    /// Moves the rest of the body without copying it, as long as the backend takes it, or as much
+    /// as can be moved so: who reads on finds the body's end, or the connection's.
+    async fn splice(&mut self, body: &mut Body, pace: &mut Pace) -> Result<(), Cause> {
+        let [client, backend] = [self.client.fd(), self.backend.fd()];
+        let mut splice = Splice::new(&self.worker.pipes, client, backend);
+        let _sockets = NonBlocking::set([client, backend]);
+        while !body.is_complete() && self.uplink.state.get() == UplinkState::Sending {
+            let room = Room::Pipe(&mut splice, body.bytes_untouched());
+            let count = self.read(room, pace).await?;
+            if count == 0 {
+                break;
+            }
+            body.pass(count);
+            if self.uplink.state.get() == UplinkState::Sending {
+                let sent = splice.send(&mut self.backend_sink()).await;
+                self.judge_sent(sent);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads some of the body; 0 says that it must be read into memory.
+    async fn read(&mut self, mut room: Room<'_, '_>, pace: &mut Pace) -> Result<usize, Cause> {
         let is_wanted = self.uplink.wants_body();
         if is_wanted && !self.uplink.awaits_continue.get() {
             self.client.arm(Wait::Read, pace.begin());
         }
         let read = loop {
-            let read = buffer.fill(self.receiver).await;
+            let read = room.fill(self.receiver).await;
             if self.client.expired(Wait::Read) {
                 return Err(pace.cause());
+            }
+            if matches!((&room, &read), (Room::Pipe(..), Ok(0))) {
+                return Ok(0);
             }
             if !(self.client.is_closing() && matches!(read, Ok(0))) {
                 break read;
@@ -197,7 +238,7 @@ impl Upload<'_> {
                 }
                 self.uplink.continued(self.backend);
                 pace.end(count);
-                Ok(())
+                Ok(count)
             }
             _ => Err(Cause::ClientLeft),
         }
@@ -215,10 +256,17 @@ impl Upload<'_> {
         }
     }
 
-    /// Sends to the backend; one that takes no more may still answer, so that is no failure.
     async fn send(&mut self, buffer: &mut Buffer, count: usize) {
-        let timeout = self.worker.config.backend.body_timeout;
-        let sent = buffer.send(&mut Sink::new(self.sender, self.backend, timeout), count).await;
+        let sent = buffer.send(&mut self.backend_sink(), count).await;
+        self.judge_sent(sent);
+    }
+
+    fn backend_sink(&mut self) -> Sink<'_> {
+        Sink::new(self.sender, self.backend, self.worker.config.backend.body_timeout)
+    }
+
+    /// A backend that takes no more may still answer, so that is no failure.
+    fn judge_sent(&self, sent: io::Result<()>) {
         if sent.is_err() && self.uplink.state.get() == UplinkState::Sending {
             self.uplink.state.set(UplinkState::Dropping);
             self.client.arm(Wait::Read, LINGER_TIME);

@@ -26,7 +26,7 @@ fn block() -> &'static [u8] {
     })
 }
 
-fn pieces(length: usize) -> impl Iterator<Item = &'static [u8]> {
+pub fn pieces(length: usize) -> impl Iterator<Item = &'static [u8]> {
     let starts = (0..length).step_by(block().len());
     starts.map(move |start| &block()[..block().len().min(length - start)])
 }
@@ -152,6 +152,14 @@ fn bodies_to_1_mib_pass_through_node() {
 fn bodies_of_200_mb_pass_through_nginx() {
     let server = Server::nginx();
     through_proxy(&server, |addr| check_nginx(&server, addr, &LARGE));
+}
+
+#[test]
+fn bodies_of_200_mb_pass_through_nginx_on_epoll() {
+    let server = Server::nginx();
+    let proxy = Flags::to_addrs(&[server.addr]).with("--driver", "epoll").start();
+    check_nginx(&server, proxy.addr(), &LARGE);
+    assert!(proxy.peak_memory() < MEMORY_MAX, "peak memory {}", proxy.peak_memory());
 }
 
 #[test]

@@ -22,8 +22,15 @@ fn run_again(modules: &[&str], driver: &str) {
     assert!(!text.contains("running 0 tests"), "{text}");
 }
 
-const SCENARIOS: [&str; 6] =
-    ["forward::", "answers::", "failures::", "drain::", "isolation::a_", "bodies::bodies_to_1_mib"];
+const SCENARIOS: [&str; 7] = [
+    "forward::",
+    "answers::",
+    "failures::",
+    "drain::",
+    "isolation::a_",
+    "bodies::bodies_to_1_mib",
+    "splice::",
+];
 
 #[test]
 fn the_scenarios_hold_on_epoll() {

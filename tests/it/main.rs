@@ -64,6 +64,8 @@ mod properties;
 mod queue;
 /// What is tried again, what never, and the budget for it.
 mod retries;
+/// Long bodies and busy tunnels, which pass through pipes.
+mod splice;
 /// The same bytes cut at every place, from either side.
 mod splits;
 /// How connections are spread over the workers, and what becomes of those on their way.

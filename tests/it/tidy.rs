@@ -36,6 +36,8 @@ const LAYERS: [&[&str]; 7] = [
         "worker::deadline",
         "worker::driver",
         "worker::event",
+        "worker::pipes",
+        "worker::splice",
         "worker::waitlist",
         "worker::stream",
         "worker::silence",

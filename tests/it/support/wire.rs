@@ -164,6 +164,12 @@ impl Wire {
         self.take(count).to_vec()
     }
 
+    /// At most so many of these bytes, consumed.
+    pub fn take_ahead_of(&mut self, count_max: usize) -> &[u8] {
+        let count = self.ahead().len().min(count_max);
+        self.take(count)
+    }
+
     fn take(&mut self, count: usize) -> &[u8] {
         self.start += count;
         &self.buf[self.start - count..self.start]
