@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::pin::pin;
 
 use crate::error::Cause;
-use crate::sys::Pending;
 use crate::worker::buffer::Buffer;
 use crate::worker::deadline::Wait;
 use crate::worker::download::{Downlink, Lost};
@@ -57,11 +56,6 @@ pub async fn answer_only(
             after: match (delivered.opens_tunnel, delivered.client_is_kept) {
                 (true, _) => After::End(End::Close),
                 (false, true) => After::Keep,
-                // It said that this was its last request, and sent nothing more: nothing is there
-                // that a close would answer with a reset.
-                (false, false) if !request.facts.keep_alive && is_silent(client) => {
-                    After::End(End::Close)
-                }
                 (false, false) => After::End(End::Linger),
             },
             backend_is_reusable: delivered.backend_is_reusable,
@@ -71,10 +65,6 @@ pub async fn answer_only(
         Err(Lost::BeforeHead(failure)) => Err(failure),
         Err(Lost::InBody(cause, end)) => Ok(cut(cause, end)),
     }
-}
-
-fn is_silent(client: &Stream) -> bool {
-    client.pending() == Pending::Nothing
 }
 
 fn cut(cause: Cause, end: End) -> Relayed {
