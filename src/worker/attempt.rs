@@ -79,7 +79,8 @@ pub async fn run(
     }
     if relayed.opens_tunnel {
         let from_backend = &mut request.scratch.answer.from_backend;
-        let ended = tunnel::run(worker, client, &mut backend, buffer, from_backend).await;
+        let tunnel = tunnel::run(worker, client, &mut backend, buffer, from_backend);
+        let ended = Box::pin(tunnel).await;
         if let Err(cause) = ended {
             worker.note_backend(cause, &peer.address.client, endpoint);
         }
@@ -145,7 +146,8 @@ async fn relay(
     let relayed = if request.body.is_complete() || result.is_err() {
         relay::answer_only(worker, client, backend, request, terms, result.is_ok()).await
     } else {
-        relay::both_ways(worker, client, peer, backend, buffer, request, terms).await
+        // On the heap, as the tunnel: its state would be a third of every connection's.
+        Box::pin(relay::both_ways(worker, client, peer, backend, buffer, request, terms)).await
     };
     client.deadline.wait_over();
     if is_lent {

@@ -44,7 +44,7 @@ pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Co
         if !admission.is_within_limit {
             break refuse(worker, &mut client, &peer, &buffer, Cause::ClientConns).await;
         }
-        let request = match receive(worker, &mut client, &peer, &mut buffer, is_first).await {
+        let mut request = match receive(worker, &mut client, &peer, &mut buffer, is_first).await {
             Ok(request) => request,
             Err(Unreceived::Silent) => {
                 worker.buffers.give(buffer);
@@ -60,7 +60,9 @@ pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Co
         {
             panic!("a test asked for this connection's panic");
         }
-        match exchange::run(worker, &mut client, &peer, &mut buffer, request).await {
+        let after = exchange::run(worker, &mut client, &peer, &mut buffer, &mut request).await;
+        worker.buffers.give_scratch(request.scratch);
+        match after {
             After::Keep => is_first = false,
             After::End(end) => break end,
         }

@@ -23,17 +23,15 @@ pub async fn run(
     client: &mut Stream,
     peer: &Peer,
     buffer: &mut Buffer,
-    mut request: Request,
+    request: &mut Request,
 ) -> After {
-    let after = match request.refusal {
+    match request.refusal {
         Some(cause) => {
             worker.note(cause, &peer.address.client);
-            answer(worker, client, &mut request, cause).await
+            answer(worker, client, request, cause).await
         }
-        None => try_endpoints(worker, client, peer, buffer, &mut request).await,
-    };
-    worker.buffers.give_scratch(request.scratch);
-    after
+        None => try_endpoints(worker, client, peer, buffer, request).await,
+    }
 }
 
 async fn try_endpoints(
