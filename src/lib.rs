@@ -10,7 +10,7 @@
 //! | 2 | [`server`] | binds the listeners, starts the threads, waits for signals |
 //! | 3 | [`worker`] | pins a thread, builds its runtime, starts its tasks |
 //! | 4 | [`worker::listener`] | accepts a connection when there is a place ([`worker::places`]), leaves it to another worker where [`worker::steer`] says so ([`worker::handover`]), starts its task behind a panic boundary ([`panic`](mod@panic)) |
-//! | 5 | [`worker::connection`] | receives a head, runs the exchange, again; closes |
+//! | 5 | [`worker::parked`] → [`worker::connection`] | receives a head, runs the exchange, again; closes; a silent client ([`worker::silence`]) is parked until it sends something |
 //! | 6 | [`worker::request`] | [`http1::request`] reads the head, [`upstream::route`] finds its pool, [`upstream::hash`] and [`upstream::sticky`] what places it, [`http1::forward`] writes it for the backend |
 //! | 7 | [`worker::exchange`] | attempts it on one endpoint after the other, as far as [`worker::retry`] and [`worker::budget`] allow |
 //! | 8 | [`worker::placement`] | the session's endpoint, or the one that [`upstream::balance`] picks, within its limits ([`upstream::limit`]); a connection from [`upstream::pool`]; a wait in [`worker::queue`] where all places are taken |
@@ -68,6 +68,20 @@
 //! ([`worker::deadline`]); arming stores a time there, and one sweep per worker shuts overdue
 //! sockets down, which completes the operation that waits on them. An operation is never dropped
 //! on a connection that lives on, so no byte is lost with it.
+//!
+//! A task reads the clock once in each of its polls ([`clock`]).
+//!
+//! # What was tried and is not here
+//!
+//! - Sending by a plain `send(2)` instead of the ring: as much processor time with 64 connections
+//!   (1.02) and 2,000 (1.00), since answers then leave in smaller batches.
+//! - Buffers that begin on different lines of the processor's cache: no difference with 512 and
+//!   2,000 connections (1.01, 1.03).
+//! - `TCP_DEFER_ACCEPT`: see `server::listen`.
+//! - `IORING_RECVSEND_POLL_FIRST` spares the floor 4 % with 64 connections; monoio 0.2.4 cannot set
+//!   it.
+//! - Closing at once what its client has closed by its last request: 9 % less where each request has
+//!   a connection, but a client that sends more by mistake would be reset.
 //!
 //! # Layers
 //!

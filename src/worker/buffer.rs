@@ -368,8 +368,7 @@ impl<'w> LargeBuffer<'w> {
 
 /// The size of a buffer; a larger head makes it grow to `--head-bytes-max`.
 pub const BUFFER_BYTES: usize = 16 * 1024;
-/// The first size of a buffer for a request's head; it grows as it must. No power of two, so that
-/// those of many connections do not fall on the same lines of the processor's cache.
+/// The first size of a buffer for a request's head; it grows as it must.
 const REQUEST_BYTES: usize = 2560;
 /// The size of a buffer for a long body, either way.
 pub const BODY_BYTES: usize = 256 * 1024;

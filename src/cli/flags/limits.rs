@@ -30,7 +30,7 @@ pub(in crate::cli) struct BackendLimitArgs {
         env = "CORELANE_BACKEND_IDLE_TIMEOUT", value_parser = duration(1, DAY))]
     pub(in crate::cli) backend_idle_timeout: Duration,
     /// Unused connections kept per backend and worker; 0 keeps none [limit: 65535].
-    #[arg(long, value_name = "N", default_value = "1024", env = "CORELANE_BACKEND_IDLE_MAX",
+    #[arg(long, value_name = "N", default_value = "4096", env = "CORELANE_BACKEND_IDLE_MAX",
         value_parser = number(0, 65535))]
     pub(in crate::cli) backend_idle_max: u32,
 }
