@@ -69,7 +69,8 @@
 //! sockets down, which completes the operation that waits on them. An operation is never dropped
 //! on a connection that lives on, so no byte is lost with it.
 //!
-//! A task reads the clock once in each of its polls ([`clock`]).
+//! A connection's task reads the clock once in each of its polls at most, but for those on epoll
+//! ([`clock`]).
 //!
 //! # What was tried and is not here
 //!

@@ -119,8 +119,11 @@ pub fn accept(fd: RawFd, nonblocking: bool) -> io::Result<Option<(TcpStream, Soc
     }
 }
 
-/// Takes a socket out of its runtime's hands, which has no operation on it.
-pub fn release(socket: impl IntoRawFd) -> TcpStream {
+/// Takes a socket out of its runtime's hands.
+///
+/// # Panics
+/// Where the runtime has an operation on it.
+pub fn release(socket: MonoioStream) -> TcpStream {
     // SAFETY: the value that owned the descriptor has given it away.
     unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) }
 }
@@ -200,7 +203,7 @@ pub fn splice_out(pipe: impl AsFd, socket: RawFd, bytes_max: usize) -> io::Resul
 /// `readable` and `writable`.
 #[must_use]
 pub fn socket_of(half: &UnsafeCell<MonoioStream>) -> &MonoioStream {
-    // SAFETY: both halves are on this thread, and monoio borrows the socket mutably only while it
+    // SAFETY: both halves are on this thread, and monoio 0.2.4 borrows the socket mutably only while it
     // makes an operation, which takes the descriptor along; none of the calls made here and there
     // runs inside of another one, and an operation does not look at the socket again.
     unsafe { &*half.get() }

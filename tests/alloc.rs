@@ -329,12 +329,13 @@ const REQUEST: &[u8] =
 const SLOW_REQUEST: &[u8] = b"GET /slow HTTP/1.1\r\nHost: example.org\r\n\r\n";
 /// Of a slow request: long enough for all clients' to be there at once.
 const LATENCY: Duration = Duration::from_millis(300);
-/// 9 when measured: the operations that accept and close it, its descriptor, its two halves, three
-/// for what its requests say of the client, its task, and the boundary for its panics.
+/// 9 when measured: among them its descriptor, its two halves, three for what its requests say of the
+/// client, its task, and the boundary for its panics.
 const ALLOCATIONS_PER_CONNECTION_MAX: u64 = 10;
 /// Clients that fall idle and wake together.
 const WAKING: usize = 100;
 /// Longer than any time after which a worker may take something from an idle client.
 const IDLE: Duration = Duration::from_secs(4);
-/// From one answer over `IDLE` to the next one: an idle client keeps its task and its buffer.
+/// From one answer over `IDLE` to the next one, 9 when measured: a silent client is parked and has
+/// its task made again.
 const ALLOCATIONS_PER_WAKE_MAX: u64 = 12;

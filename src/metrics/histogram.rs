@@ -13,7 +13,8 @@ use std::time::Duration;
 pub enum Latency {
     /// From the end of the request's head to the last byte of its answer sent.
     Total,
-    /// From the end of the request's head to the first byte of the backend's answer.
+    /// From when an attempt got its endpoint to the end of its answer's head; of each attempt that
+    /// was answered.
     Upstream,
 }
 

@@ -227,6 +227,8 @@ pub struct Buffers {
 #[derive(Debug)]
 struct Store<T> {
     kept: RefCell<Vec<T>>,
+    /// How many stay though nobody needs them: the next burst begins before memory is asked for.
+    kept_min: usize,
     kept_max: usize,
     /// The fewest that there were since the last trim: so many were of no use.
     unused: Cell<usize>,
@@ -235,9 +237,9 @@ struct Store<T> {
 impl Default for Buffers {
     fn default() -> Buffers {
         Buffers {
-            messages: Store::new(KEPT_MAX),
-            scratches: Store::new(KEPT_MAX),
-            bodies: Store::new(KEPT_BODIES_MAX),
+            messages: Store::new(KEPT_MIN, KEPT_MAX),
+            scratches: Store::new(KEPT_MIN, KEPT_MAX),
+            bodies: Store::new(KEPT_BODIES_MIN, KEPT_BODIES_MAX),
         }
     }
 }
@@ -290,16 +292,25 @@ impl Buffers {
         }
     }
 
-    /// Drops what nobody has needed since the last time. Whether there was something.
-    pub fn trim(&self) -> bool {
-        let (messages, bodies) = (self.messages.trim(), self.bodies.trim());
-        self.scratches.trim() || messages || bodies
+    /// Drops what nobody has needed since the last time; how many that was.
+    pub fn trim(&self) -> usize {
+        self.messages.trim() + self.scratches.trim() + self.bodies.trim()
+    }
+
+    /// Whether there is nothing that `trim` might drop.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.messages.is_small() && self.scratches.is_small() && self.bodies.is_small()
     }
 }
 
 impl<T> Store<T> {
-    fn new(kept_max: usize) -> Store<T> {
-        Store { kept: RefCell::default(), kept_max, unused: Cell::new(0) }
+    fn new(kept_min: usize, kept_max: usize) -> Store<T> {
+        Store { kept: RefCell::default(), kept_min, kept_max, unused: Cell::new(0) }
+    }
+
+    fn is_small(&self) -> bool {
+        self.kept.borrow().len() <= self.kept_min
     }
 
     fn take(&self) -> Option<T> {
@@ -316,13 +327,12 @@ impl<T> Store<T> {
         }
     }
 
-    fn trim(&self) -> bool {
+    fn trim(&self) -> usize {
         let mut kept = self.kept.borrow_mut();
-        // A few stay: the next burst begins before memory is asked for.
-        let excess = self.unused.get().min(kept.len().saturating_sub(KEPT_MIN));
+        let excess = self.unused.get().min(kept.len().saturating_sub(self.kept_min));
         kept.drain(..excess);
         self.unused.set(kept.len());
-        excess > 0
+        excess
     }
 }
 
@@ -383,6 +393,7 @@ const KEPT_MAX: usize = 256;
 const KEPT_BODIES_MAX: usize = 16;
 /// How many it keeps though nobody needed them for a while.
 const KEPT_MIN: usize = 16;
+const KEPT_BODIES_MIN: usize = 1;
 
 #[cfg(test)]
 mod tests {
@@ -422,15 +433,14 @@ mod tests {
 
     #[test]
     fn what_was_not_needed_for_a_while_is_dropped() {
-        let store = Store::new(2 * KEPT_MIN + 2);
+        let store = Store::new(KEPT_MIN, 2 * KEPT_MIN + 2);
         (0..2 * KEPT_MIN + 2).for_each(|number| store.give(number));
-        assert!(!store.trim(), "they have just come");
+        assert_eq!(store.trim(), 0, "they have just come");
         let taken: Vec<_> = (0..KEPT_MIN + 1).filter_map(|_| store.take()).collect();
         taken.into_iter().for_each(|number| store.give(number));
-        assert!(store.trim());
+        assert_eq!(store.trim(), KEPT_MIN + 1);
         assert_eq!(store.kept.borrow().len(), KEPT_MIN + 1, "as many as were needed at once");
-        assert!(store.trim());
-        assert_eq!(store.kept.borrow().len(), KEPT_MIN);
-        assert!(!store.trim());
+        assert_eq!((store.trim(), store.trim()), (1, 0));
+        assert!(store.is_small());
     }
 }

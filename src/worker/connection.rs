@@ -33,22 +33,34 @@ pub struct Conn {
     pub admission: Admission,
     /// Whether no request has come yet.
     pub is_first: bool,
+    /// What it has been given time for; outlives being parked, so that no empty line gives it more.
+    pub timed: Timed,
+}
+
+/// What a client has been given time for, since its last request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timed {
+    /// To begin a request.
+    is_idle: bool,
+    /// To complete its head.
+    has_begun: bool,
 }
 
 /// Serves a client until its connection ends, or until it is silent, which returns it; `prefix`
 /// holds what was read of it before.
 pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Conn> {
-    let Conn { mut client, peer, admission, mut is_first } = conn;
+    let Conn { mut client, peer, admission, mut is_first, mut timed } = conn;
     let mut buffer = prefix;
     let end = loop {
         if !admission.is_within_limit {
             break refuse(worker, &mut client, &peer, &buffer, Cause::ClientConns).await;
         }
-        let mut request = match receive(worker, &mut client, &peer, &mut buffer, is_first).await {
+        let received = receive(worker, &mut client, &peer, &mut buffer, is_first, &mut timed).await;
+        let mut request = match received {
             Ok(request) => request,
             Err(Unreceived::Silent) => {
                 worker.buffers.give(buffer);
-                return Some(Conn { client, peer, admission, is_first });
+                return Some(Conn { client, peer, admission, is_first, timed });
             }
             Err(Unreceived::Over(end)) => break end,
         };
@@ -63,7 +75,7 @@ pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Co
         let after = exchange::run(worker, &mut client, &peer, &mut buffer, &mut request).await;
         worker.buffers.give_scratch(request.scratch);
         match after {
-            After::Keep => is_first = false,
+            After::Keep => (is_first, timed) = (false, Timed::default()),
             After::End(end) => break end,
         }
     };
@@ -94,10 +106,10 @@ async fn receive(
     peer: &Peer,
     buffer: &mut Buffer,
     is_first: bool,
+    timed: &mut Timed,
 ) -> Result<Request, Unreceived> {
     let limits = &worker.config.client;
     let mut is_new_line = !buffer.is_empty();
-    let (mut is_idle, mut is_timed) = (false, false);
     loop {
         skip_empty_lines(buffer);
         // A head ends with a line: bytes without a line's end need no second look, but for what is
@@ -122,11 +134,11 @@ async fn receive(
             if worker.is_draining() && !is_first && client.pending() == Pending::Nothing {
                 return Err(Unreceived::Over(End::Linger));
             }
-            if !std::mem::replace(&mut is_idle, true) {
+            if !std::mem::replace(&mut timed.is_idle, true) {
                 begin_idle(worker, client, buffer, is_first);
             }
-        } else if !std::mem::replace(&mut is_timed, true) {
-            is_idle = false;
+        } else if !std::mem::replace(&mut timed.has_begun, true) {
+            timed.is_idle = false;
             client.deadline.set_idle(false);
             client.deadline.arm(Wait::Read, limits.header_timeout);
         }
@@ -141,7 +153,7 @@ async fn receive(
             return Err(Unreceived::Silent);
         }
         let is_closing = client.deadline.is_closing();
-        if is_closing && is_idle && !matches!(read, Ok(1..)) {
+        if is_closing && timed.is_idle && !matches!(read, Ok(1..)) {
             if !worker.is_draining() {
                 worker.note(Cause::ClientIdleTimeout, &peer.address.client);
             }
@@ -157,7 +169,7 @@ async fn receive(
             continue;
         }
         if !matches!(read, Ok(1..)) {
-            if !is_idle {
+            if !timed.is_idle {
                 worker.note(Cause::ClientLeft, &peer.address.client);
             }
             return Err(Unreceived::Over(End::Close));

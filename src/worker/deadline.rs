@@ -91,6 +91,12 @@ impl Deadlines {
         Deadline { table: table.clone(), index, fd }
     }
 
+    /// Whether no connection is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used.get() == 0
+    }
+
     /// Waits until there is something to sweep.
     pub async fn filled(&self) {
         while self.used.get() == 0 {

@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
+use crate::clock;
 use crate::config::DriverChoice;
 use crate::error::StartError;
 
@@ -46,6 +47,7 @@ impl Runtime {
             match built {
                 Ok(runtime) => {
                     IS_EPOLL.set(false);
+                    clock::set_holds(true);
                     return Ok((Runtime::Uring(Box::new(runtime)), name));
                 }
                 Err(error) => refusal = error,
@@ -80,6 +82,8 @@ fn epoll() -> Result<(Runtime, &'static str), StartError> {
             StartError::Driver(format!("epoll is not available: {error}; check ulimit -n"))
         })?;
     IS_EPOLL.set(true);
+    // There a poll goes on for as long as sockets are ready, a whole body perhaps.
+    clock::set_holds(false);
     Ok((Runtime::Epoll(Box::new(runtime)), "epoll"))
 }
 

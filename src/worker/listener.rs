@@ -15,7 +15,7 @@ use monoio::net::{TcpListener, TcpStream};
 use crate::error::Cause;
 use crate::metrics::Counter;
 use crate::sys::{self, Side};
-use crate::worker::connection::Conn;
+use crate::worker::connection::{Conn, Timed};
 use crate::worker::deadline::Role;
 use crate::worker::driver;
 use crate::worker::handover::{Handed, Origin};
@@ -148,7 +148,8 @@ pub fn take_over(worker: &Rc<Worker>) {
             claim.pass_on();
             open(worker, client, origin);
         }
-        Err(error) => worker.note(Cause::AcceptExhausted, &error),
+        Err(error) if sys::is_exhaustion(&error) => worker.note(Cause::AcceptExhausted, &error),
+        Err(error) => tracing::debug!(%error, "a connection was lost on its way"),
     }
     drop(under_way);
     worker.end_if_drained();
@@ -184,7 +185,7 @@ fn open(worker: &Rc<Worker>, client: TcpStream, origin: Origin) {
         }
     };
     let peer = Peer::new(Address { client: addr, local, listener }, &worker.config.forward);
-    let conn = Conn { client, peer, admission, is_first: true };
+    let conn = Conn { client, peer, admission, is_first: true, timed: Timed::default() };
     parked::serve(worker, conn, worker.buffers.take());
 }
 

@@ -199,8 +199,9 @@ fn obey(worker: &Rc<Worker>, message: Message) -> bool {
 async fn sweep(worker: Rc<Worker>) {
     let tick = tick_of(&worker.config);
     let mut tidied = Instant::now();
+    let mut freed = 0;
     loop {
-        if !worker.has_unlogged() {
+        if !worker.has_unlogged() && worker.buffers.is_small() {
             worker.deadlines.filled().await;
         }
         monoio::time::sleep(tick).await;
@@ -218,8 +219,9 @@ async fn sweep(worker: Rc<Worker>) {
             let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
             worker.idle.borrow_mut().sweep(now, POOL_LOOKS_MAX, is_alive);
             worker.mark_budget(passed);
-            let has_parked = worker.silence.turn();
-            if worker.buffers.trim() || has_parked {
+            freed += worker.silence.turn() + worker.buffers.trim();
+            if freed >= FREED_MIN || (freed > 0 && worker.deadlines.is_empty()) {
+                freed = 0;
                 sys::release_freed_memory();
             }
             worker.flush_log();
@@ -252,6 +254,8 @@ const WIND_UP_POLL: Duration = Duration::from_millis(5);
 /// How often dead pooled connections are closed, silent clients parked, kept log lines written, and
 /// the window of the retry budget moved on.
 const TIDY_INTERVAL: Duration = MARK_INTERVAL;
+/// How many buffers and parked clients make it worth while to give their memory back: about 1 MiB.
+const FREED_MIN: usize = 64;
 /// The shortest and the longest time between two sweeps.
 const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(100);

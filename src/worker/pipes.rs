@@ -5,15 +5,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+
+use crate::clock;
 
 /// The pipes of a worker: as many as were needed at once, up to a limit.
 #[derive(Debug, Default)]
 pub struct Pipes {
     unused: RefCell<Vec<Pipe>>,
     in_use: Cell<usize>,
+    /// When one could not be had.
+    refused: Cell<Option<Instant>>,
 }
 
 /// A pipe, and how much is in it.
@@ -37,14 +42,16 @@ pub struct Lent<'w> {
 impl Pipes {
     /// An empty pipe, unless too many are in use or none can be had.
     pub fn take(&self) -> Option<Lent<'_>> {
-        if self.in_use.get() == PIPES_MAX {
+        let is_refused = self.refused.get().is_some_and(|at| clock::now() < at + REFUSAL);
+        if self.in_use.get() == PIPES_MAX || is_refused {
             return None;
         }
         let unused = self.unused.borrow_mut().pop();
         let pipe = match unused.map_or_else(Pipe::new, Ok) {
             Ok(pipe) => pipe,
             Err(error) => {
-                tracing::debug!(%error, "there is no pipe: a body is copied");
+                tracing::debug!(%error, "there is no pipe: bodies are copied");
+                self.refused.set(Some(clock::now()));
                 return None;
             }
         };
@@ -97,6 +104,8 @@ impl Drop for Lent<'_> {
 const PIPE_BYTES: usize = 1024 * 1024;
 /// A smaller one moves less at once than a copy through a buffer.
 const PIPE_BYTES_MIN: usize = 64 * 1024;
+/// How long no pipe is asked for after one could not be had.
+const REFUSAL: Duration = Duration::from_secs(1);
 /// The most pipes that a worker has, with two descriptors each.
 const PIPES_MAX: usize = 64;
 

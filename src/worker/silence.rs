@@ -4,7 +4,8 @@
 //! A read that no byte answers would pin its buffer for as long as the client likes. Two
 //! generations of reads take turns: what began in the one before the last is ended. `connection`
 //! begins its reads here, the sweep turns. Nothing is lost: an ended read gives its buffer back,
-//! with the bytes that came at the same moment, if any did.
+//! with the bytes that came at the same moment, if any did. An end that the ring has no room for is
+//! lost: that client keeps its buffer until it speaks.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -17,7 +18,7 @@ use rustix::io::Errno;
 pub struct Silence {
     generations: [Generation; 2],
     current: Cell<usize>,
-    has_ended: Cell<bool>,
+    ended: Cell<usize>,
 }
 
 /// The reads that began between two turns.
@@ -40,19 +41,19 @@ impl Silence {
         Read { generation }
     }
 
-    /// Ends the reads that began before the last turn; called once in a while. Whether the last
-    /// turn ended some, whose memory is free by now.
-    pub fn turn(&self) -> bool {
+    /// Ends the reads that began before the last turn; called once in a while. How many the last
+    /// turn has ended, whose memory is free by now.
+    pub fn turn(&self) -> usize {
         let next = 1 - self.current.get();
         self.current.set(next);
         let generation = &self.generations[next];
         // A used canceller is replaced, which allocates: not while all clients are busy.
-        let ends_some = generation.reads.get() > 0;
-        if ends_some {
+        let reads = generation.reads.get();
+        if reads > 0 {
             let canceller = generation.canceller.take();
             generation.canceller.replace(canceller.cancel());
         }
-        self.has_ended.replace(ends_some)
+        self.ended.replace(reads)
     }
 }
 

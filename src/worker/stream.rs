@@ -94,10 +94,9 @@ impl Stream {
             // The peer is to know before somebody else takes the place.
             self.abort();
         }
-        if let Some((deadline, socket)) = self.into_parts() {
-            drop(deadline);
-            drop(sys::release(socket));
-        }
+        let (deadline, socket) = self.into_parts();
+        drop(deadline);
+        drop(sys::release(socket));
         drop(place);
     }
 
@@ -111,11 +110,12 @@ impl Stream {
 
     /// What is left of a client's connection while it is parked.
     #[must_use]
-    pub fn into_parts(self) -> Option<(Deadline, TcpStream)> {
+    pub fn into_parts(self) -> (Deadline, TcpStream) {
         let Stream { deadline, receiver, sender, place: _ } = self;
         match (receiver, sender) {
             (Receiver::Tcp(receiver), Sender::Tcp(sender)) => {
-                receiver.reunite(sender).ok().map(|socket| (deadline, socket))
+                let socket = receiver.reunite(sender);
+                (deadline, socket.expect("both halves are of one socket"))
             }
         }
     }

@@ -6,13 +6,13 @@ use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::Signal;
 
 use crate::support::client::{Client, Ended, Fate};
 use crate::support::proxy::{Flags, Proxy};
 use crate::support::servers::Server;
 use crate::support::upstream::{Upstream, ok};
-use crate::support::{Gate, SOON, wait_until};
+use crate::support::{Gate, SOON, raise_open_files, wait_until};
 
 const LARGE: usize = 200_000_000;
 
@@ -110,9 +110,7 @@ fn a_client_that_sends_a_byte_a_second_delays_nobody_else() {
 fn crowd() -> (usize, MutexGuard<'static, ()>) {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
-    let allowed = limit.maximum.map_or(usize::MAX, |maximum| usize::try_from(maximum).unwrap());
+    let allowed = raise_open_files();
     // Some room for the rest of this process and of the proxy.
     let crowd = allowed.saturating_sub(2000).min(10_000);
     assert!(crowd >= 1000, "ulimit -n is too low for this test: {allowed}");

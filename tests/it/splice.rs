@@ -313,7 +313,7 @@ fn a_client_that_takes_nothing_of_a_long_body_is_given_up() {
 #[test]
 fn a_client_that_takes_a_long_body_slowly_gets_all_of_it() {
     let upstream = sized();
-    let proxy = Flags::to(&[&upstream]).with("--client-body-timeout", "300ms").start();
+    let proxy = Flags::to(&[&upstream]).with("--client-body-timeout", "1s").start();
     let mut client = proxy.client();
     client.send(get("/8000000"));
     let framing = client.wire.head().unwrap().response_framing("GET");

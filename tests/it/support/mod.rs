@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Long enough for anything that must happen at all, on a machine that is busy with something else.
 pub const SOON: Duration = Duration::from_secs(10);
 
@@ -101,4 +103,11 @@ impl Drop for Scratch {
             eprintln!("{}: {error}", self.0.display());
         }
     }
+}
+
+/// Lets this process have as many file descriptors as it may; returns how many that are.
+pub fn raise_open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    limit.maximum.map_or(usize::MAX, |maximum| usize::try_from(maximum).unwrap())
 }
