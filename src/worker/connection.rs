@@ -31,36 +31,43 @@ pub struct Conn {
     pub peer: Peer,
     /// Counts the connection.
     pub admission: Admission,
-    /// Whether no request has come yet.
-    pub is_first: bool,
     /// What it has been given time for; outlives being parked, so that no empty line gives it more.
     pub timed: Timed,
 }
 
 /// What a client has been given time for, since its last request.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Timed {
+    /// No request has come yet.
+    is_first: bool,
     /// To begin a request.
     is_idle: bool,
     /// To complete its head.
     has_begun: bool,
 }
 
+impl Timed {
+    /// Nothing yet; `is_first` says that no request has come before.
+    #[must_use]
+    pub fn anew(is_first: bool) -> Timed {
+        Timed { is_first, is_idle: false, has_begun: false }
+    }
+}
+
 /// Serves a client until its connection ends, or until it is silent, which returns it; `prefix`
 /// holds what was read of it before.
 pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Conn> {
-    let Conn { mut client, peer, admission, mut is_first, mut timed } = conn;
+    let Conn { mut client, peer, admission, mut timed } = conn;
     let mut buffer = prefix;
     let end = loop {
         if !admission.is_within_limit {
             break refuse(worker, &mut client, &peer, &buffer, Cause::ClientConns).await;
         }
-        let received = receive(worker, &mut client, &peer, &mut buffer, is_first, &mut timed).await;
-        let mut request = match received {
+        let mut request = match receive(worker, &mut client, &peer, &mut buffer, &mut timed).await {
             Ok(request) => request,
             Err(Unreceived::Silent) => {
                 worker.buffers.give(buffer);
-                return Some(Conn { client, peer, admission, is_first, timed });
+                return Some(Conn { client, peer, admission, timed });
             }
             Err(Unreceived::Over(end)) => break end,
         };
@@ -75,7 +82,7 @@ pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Co
         let after = exchange::run(worker, &mut client, &peer, &mut buffer, &mut request).await;
         worker.buffers.give_scratch(request.scratch);
         match after {
-            After::Keep => (is_first, timed) = (false, Timed::default()),
+            After::Keep => timed = Timed::anew(false),
             After::End(end) => break end,
         }
     };
@@ -105,7 +112,6 @@ async fn receive(
     client: &mut Stream,
     peer: &Peer,
     buffer: &mut Buffer,
-    is_first: bool,
     timed: &mut Timed,
 ) -> Result<Request, Unreceived> {
     let limits = &worker.config.client;
@@ -131,11 +137,11 @@ async fn receive(
             }
         }
         if buffer.is_empty() {
-            if worker.is_draining() && !is_first && client.pending() == Pending::Nothing {
+            if worker.is_draining() && !timed.is_first && client.pending() == Pending::Nothing {
                 return Err(Unreceived::Over(End::Linger));
             }
             if !std::mem::replace(&mut timed.is_idle, true) {
-                begin_idle(worker, client, buffer, is_first);
+                begin_idle(worker, client, buffer, timed.is_first);
             }
         } else if !std::mem::replace(&mut timed.has_begun, true) {
             timed.is_idle = false;

@@ -185,7 +185,7 @@ fn open(worker: &Rc<Worker>, client: TcpStream, origin: Origin) {
         }
     };
     let peer = Peer::new(Address { client: addr, local, listener }, &worker.config.forward);
-    let conn = Conn { client, peer, admission, is_first: true, timed: Timed::default() };
+    let conn = Conn { client, peer, admission, timed: Timed::anew(true) };
     parked::serve(worker, conn, worker.buffers.take());
 }
 

@@ -25,7 +25,6 @@ struct Parked {
     socket: TcpStream,
     address: Address,
     admission: Admission,
-    is_first: bool,
     timed: Timed,
 }
 
@@ -44,18 +43,18 @@ pub fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) {
 
 /// Waits until the client sends something, or its connection ends, and serves it again.
 fn park(worker: Rc<Worker>, conn: Conn) {
-    let Conn { client, peer, admission, is_first, timed } = conn;
+    let Conn { client, peer, admission, timed } = conn;
     let (deadline, socket) = client.into_parts();
-    let parked = Parked { deadline, socket, address: peer.address, admission, is_first, timed };
+    let parked = Parked { deadline, socket, address: peer.address, admission, timed };
     monoio::spawn(async move {
         if let Err(error) = parked.socket.readable(false).await {
             tracing::debug!(%error, "a silent client is looked at early");
         }
-        let Parked { deadline, socket, address, admission, is_first, timed } = parked;
+        let Parked { deadline, socket, address, admission, timed } = parked;
         let client = Stream::resume(deadline, socket);
         let peer = Peer::new(address, &worker.config.forward);
         let prefix = worker.buffers.take();
-        serve(&worker, Conn { client, peer, admission, is_first, timed }, prefix);
+        serve(&worker, Conn { client, peer, admission, timed }, prefix);
     });
 }
 
