@@ -237,7 +237,7 @@ struct Store<T> {
 impl Default for Buffers {
     fn default() -> Buffers {
         Buffers {
-            messages: Store::new(KEPT_MIN, KEPT_MAX),
+            messages: Store::new(KEPT_MESSAGES_MIN, KEPT_MAX),
             scratches: Store::new(KEPT_MIN, KEPT_MAX),
             bodies: Store::new(KEPT_BODIES_MIN, KEPT_BODIES_MAX),
         }
@@ -394,6 +394,8 @@ const KEPT_BODIES_MAX: usize = 16;
 /// How many it keeps though nobody needed them for a while.
 const KEPT_MIN: usize = 16;
 const KEPT_BODIES_MIN: usize = 1;
+/// Few: what is around each one that stays cannot be given back, 128 KiB when measured.
+const KEPT_MESSAGES_MIN: usize = 2;
 
 #[cfg(test)]
 mod tests {
