@@ -152,7 +152,7 @@ impl Receiver {
         }
     }
 
-    /// The same, until `cancel` ends it.
+    /// Reads as `read`, until `cancel` ends it; for a socket that nobody has made non-blocking.
     pub async fn read_until<B: IoBufMut>(
         &mut self,
         buf: B,
