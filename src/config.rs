@@ -6,6 +6,7 @@
 mod balance;
 mod health;
 mod retry;
+mod source;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 pub use balance::{BalanceConfig, HashKey, Policy, QueueConfig, SameSite, StickyConfig};
 pub use health::{BreakerConfig, EjectConfig, HealthConfig, HealthHeader, InitialHealth, Statuses};
 pub use retry::{RetryConfig, RetryOn};
+pub use source::Source;
 
 /// The configuration of one process.
 #[derive(Clone, Debug)]

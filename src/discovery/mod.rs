@@ -1,0 +1,30 @@
+//! Where backends come from besides flags and the admin API: files, DNS, etcd.
+//!
+//! Each source tells its whole current set whenever that changes; the control thread merges the
+//! sets by id (`pool/host:port`). A source that can learn nothing tells nothing, so that its last
+//! set stays. Runs on the control thread; called by `control`, never by a worker.
+
+use crate::config::{BackendConfig, Source};
+
+/// What one origin says now: its whole set, which takes the place of what it said before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// What kind of source it is, which decides where two name the same backend.
+    pub source: Source,
+    /// Which of its kind: a file's path, a DNS name, the endpoints of etcd.
+    pub origin: String,
+    /// The backends.
+    pub backends: Vec<Found>,
+}
+
+/// A backend that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The pool it belongs to.
+    pub pool: String,
+    /// Where it is and how it is used.
+    pub backend: BackendConfig,
+}
+
+/// The most updates that wait for the control thread; a source waits with more.
+pub const UPDATES_MAX: usize = 64;
