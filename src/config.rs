@@ -3,6 +3,7 @@
 //! `cli` builds it from flags and environment. What changes while corelane runs (which endpoints
 //! take requests, with what weight) lives in `upstream::snapshot`.
 
+mod backend_url;
 mod balance;
 mod health;
 mod retry;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use backend_url::{parse_backend_url, parse_weight};
 pub use balance::{BalanceConfig, HashKey, Policy, QueueConfig, SameSite, StickyConfig};
 pub use health::{BreakerConfig, EjectConfig, HealthConfig, HealthHeader, InitialHealth, Statuses};
 pub use retry::{RetryConfig, RetryOn};

@@ -4,7 +4,11 @@
 //! sets by id (`pool/host:port`). A source that can learn nothing tells nothing, so that its last
 //! set stays. Runs on the control thread; called by `control`, never by a worker.
 
+mod entry;
+
 use crate::config::{BackendConfig, Source};
+
+pub use entry::{Entry, EntryMode, SavedBackend};
 
 /// What one origin says now: its whole set, which takes the place of what it said before.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use crate::cli::read::options;
-use crate::config::{BackendConfig, Mode, WEIGHT_MAX};
+use crate::config::{BackendConfig, Mode, parse_backend_url, parse_weight};
 
 /// Reads `http://HOST:PORT[,weight=N][,max-conns=N][,backup][,drain][,maintenance]`.
 pub(in crate::cli) fn parse_backend(text: &str) -> Result<BackendConfig, String> {
     let mut parts = text.split(',');
-    let (host, port) = parse_url(parts.next().unwrap_or_default())?;
+    let (host, port) = parse_backend_url(parts.next().unwrap_or_default())?;
     let mut backend = BackendConfig {
         host,
         port,
@@ -40,37 +40,6 @@ pub(in crate::cli) fn parse_backend(text: &str) -> Result<BackendConfig, String>
         }
     }
     Ok(backend)
-}
-
-/// The host, in lower case and without brackets, and the port.
-fn parse_url(url: &str) -> Result<(String, u16), String> {
-    if url.starts_with("https://") || url.starts_with("unix:") {
-        return Err("https:// and unix: backends are not supported yet; use http://".to_owned());
-    }
-    let authority = url.strip_prefix("http://").ok_or("it does not begin with http://")?;
-    let authority = authority.strip_suffix('/').unwrap_or(authority);
-    if let Some((_, path)) = authority.split_once('/') {
-        return Err(format!("a backend has no path; leave /{path} out"));
-    }
-    if authority.contains('@') {
-        return Err("a backend has no user or password".to_owned());
-    }
-    let (host, port) = authority.rsplit_once(':').ok_or("the port is missing: http://HOST:PORT")?;
-    let port = port.parse().ok().filter(|port| *port != 0).ok_or("the port is not 1 to 65535")?;
-    let host = match host.strip_prefix('[') {
-        Some(literal) => literal.strip_suffix(']').filter(|literal| literal.contains(':')),
-        None => Some(host).filter(|host| !host.contains(':')),
-    };
-    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
-    let host = host
-        .filter(|host| !host.is_empty() && host.bytes().all(is_host_byte))
-        .ok_or("the host is no name, IPv4 address or [IPv6 address]")?;
-    Ok((host.to_ascii_lowercase(), port))
-}
-
-fn parse_weight(text: &str) -> Result<NonZeroU16, String> {
-    let weight = text.parse::<NonZeroU16>().ok().filter(|weight| weight.get() <= WEIGHT_MAX);
-    weight.ok_or_else(|| format!("the weight is not 1 to {WEIGHT_MAX}"))
 }
 
 const OPTIONS: &str = "weight=N, max-conns=N, backup, drain and maintenance";
