@@ -3,11 +3,13 @@
 //! It is the only writer of the snapshot. Workers read `Published` and never wait for this thread;
 //! they go on with the last snapshot when it ends. `server` starts and stops it.
 
+mod handle;
 mod member;
 mod passive;
 mod publish;
 mod roster;
 mod thread;
+mod view;
 
 use std::convert::Infallible;
 use std::panic::resume_unwind;
@@ -32,6 +34,8 @@ use crate::upstream::outcome::Outcome;
 use crate::upstream::snapshot::Published;
 
 pub use crate::health::vitals::Vitals;
+pub use handle::{CHANGES_MAX, Done, Handle, Patch, Refusal, SNAPSHOTS_MAX};
+pub use view::{BackendView, Change, Difference, PoolView, Revision, Shown, State};
 
 /// The running control thread; dropping it asks the thread to end without waiting.
 #[derive(Debug)]
@@ -40,6 +44,7 @@ pub struct Control {
     published: Published,
     first_round: Receiver<()>,
     vitals: Arc<Vitals>,
+    handle: Handle,
 }
 
 impl Control {
@@ -71,10 +76,12 @@ impl Control {
         let roster = Roster::new(members, &config.balance, now);
         let (eject, breaker) = (config.eject, config.breaker);
         let passive = Passive::new(eject, breaker, lanes, outcomes, Arc::clone(&vitals), now);
+        // The registry that answers it comes next; until then each call is told `Gone`.
+        let (handle, _) = Handle::new();
         let publisher = Publisher::new(roster, passive, config.balance.clone(), judged);
         let published = publisher.published();
         let thread = Thread::spawn(drive(watches, pulse, publisher))?;
-        Ok(Control { thread, published, first_round, vitals })
+        Ok(Control { thread, published, first_round, vitals, handle })
     }
 
     /// The snapshot in force, for a worker's `View`.
@@ -102,6 +109,12 @@ impl Control {
     #[must_use]
     pub fn vitals(&self) -> Arc<Vitals> {
         Arc::clone(&self.vitals)
+    }
+
+    /// How to ask it and what to tell it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// Whether the thread still probes and publishes.

@@ -1,0 +1,278 @@
+//! How the rest of the process asks the control thread and tells it what to change.
+//!
+//! Each call sends one command through a bounded queue and waits for its reply; two writers are
+//! put in a row by it. Called by the admin API. What a command does is decided by `registry`.
+
+use std::fmt;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::config::{BACKENDS_MAX, BackendConfig, Mode};
+use crate::control::view::{BackendView, Change, Difference, PoolView, Revision};
+
+/// The way to the control thread; clones share it.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    changes: broadcast::Sender<Change>,
+}
+
+/// What is asked of the control thread, and where the reply goes.
+#[derive(Debug)]
+#[expect(dead_code, reason = "the registry that reads it comes next")]
+pub(super) enum Command {
+    /// All pools.
+    Pools(oneshot::Sender<Vec<PoolView>>),
+    /// One backend.
+    Backend(Name, oneshot::Sender<Result<BackendView, Refusal>>),
+    /// A change of one backend.
+    Write(Write, oneshot::Sender<Result<Done, Refusal>>),
+    /// The last snapshots.
+    Snapshots(oneshot::Sender<Vec<Change>>),
+    /// How the snapshots of two epochs differ.
+    Diff(u64, u64, oneshot::Sender<Result<Vec<Difference>, Refusal>>),
+}
+
+/// A backend's pool and its `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) pool: String,
+    pub(super) authority: String,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.pool, self.authority)
+    }
+}
+
+/// A change of one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Write {
+    pub(super) name: Name,
+    pub(super) what: What,
+    /// The revision that its writer has seen, if it must not have changed.
+    pub(super) expected: Option<Revision>,
+}
+
+/// What is to become of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Add(BackendConfig),
+    Patch(Patch),
+    Remove,
+    Reset,
+}
+
+/// New settings of a backend; what is `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patch {
+    /// Its weight, 1 to `config::WEIGHT_MAX`.
+    pub weight: Option<u16>,
+    /// What its operator wants of it.
+    pub mode: Option<Mode>,
+    /// The most connections to it; `Some(None)` takes the limit away.
+    pub conns_max: Option<Option<u32>>,
+    /// Whether it takes requests only while no other backend can.
+    pub is_backup: Option<bool>,
+}
+
+/// What a write did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// The backend before; `None` where there was none,
+    pub before: Option<BackendView>,
+    /// and after.
+    pub after: Option<BackendView>,
+}
+
+/// Why a command was refused; it changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no pool of this name.
+    UnknownPool(String),
+    /// The pool has no such backend.
+    UnknownBackend(String),
+    /// The pool has this backend already.
+    Exists(String),
+    /// Somebody else changed it first: its revision is this one now.
+    Conflict(Revision),
+    /// There are as many backends as there can be.
+    TooMany,
+    /// A value is out of its range.
+    Invalid(String),
+    /// The epoch is none of the last snapshots'.
+    UnknownEpoch(u64),
+    /// The control thread has ended.
+    Gone,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::UnknownPool(name) => write!(f, "there is no pool {name:?}"),
+            Refusal::UnknownBackend(id) => write!(f, "there is no backend {id:?}"),
+            Refusal::Exists(id) => {
+                write!(f, "there is a backend {id:?} already; change that one instead")
+            }
+            Refusal::Conflict(revision) => write!(
+                f,
+                "somebody else has changed it, its revision is now {revision}; read it again and \
+                 decide anew"
+            ),
+            Refusal::TooMany => write!(
+                f,
+                "there can be no more than {BACKENDS_MAX} backends; remove one, and wait until \
+                 requests in flight on removed ones have ended"
+            ),
+            Refusal::Invalid(reason) => f.write_str(reason),
+            Refusal::UnknownEpoch(epoch) => write!(
+                f,
+                "epoch {epoch} is not among the last {SNAPSHOTS_MAX} snapshots; list them first"
+            ),
+            Refusal::Gone => f.write_str("the control thread has ended; restart corelane"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The control thread's end of its handles.
+#[derive(Debug)]
+#[expect(dead_code, reason = "the registry that reads it comes next")]
+pub(super) struct Desk {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) changes: broadcast::Sender<Change>,
+}
+
+impl Handle {
+    /// A handle and the control thread's end of it.
+    pub(super) fn new() -> (Handle, Desk) {
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let (changes, _) = broadcast::channel(CHANGES_MAX);
+        (Handle { commands: sender, changes: changes.clone() }, Desk { commands, changes })
+    }
+
+    /// All pools with their backends.
+    ///
+    /// # Errors
+    /// `Gone`.
+    pub async fn pools(&self) -> Result<Vec<PoolView>, Refusal> {
+        self.ask(Command::Pools).await
+    }
+
+    /// One pool with its backends.
+    ///
+    /// # Errors
+    /// `UnknownPool`, `Gone`.
+    pub async fn pool(&self, name: &str) -> Result<PoolView, Refusal> {
+        let pools = self.pools().await?;
+        let found = pools.into_iter().find(|pool| pool.name == name);
+        found.ok_or_else(|| Refusal::UnknownPool(name.to_owned()))
+    }
+
+    /// One backend, by its pool and its `host:port`.
+    ///
+    /// # Errors
+    /// `UnknownPool`, `UnknownBackend`, `Gone`.
+    pub async fn backend(&self, pool: &str, authority: &str) -> Result<BackendView, Refusal> {
+        let name = Name { pool: pool.to_owned(), authority: authority.to_owned() };
+        self.ask(|reply| Command::Backend(name, reply)).await?
+    }
+
+    /// Adds a backend; one that had been removed here comes back with these settings.
+    ///
+    /// # Errors
+    /// `UnknownPool`, `Exists`, `TooMany`, `Invalid`, `Gone`.
+    pub async fn add(&self, pool: &str, backend: BackendConfig) -> Result<Done, Refusal> {
+        self.write(pool, &backend.authority(), What::Add(backend), None).await
+    }
+
+    /// Changes settings of a backend; whatever its source says, they stay until they are reset.
+    ///
+    /// # Errors
+    /// `UnknownPool`, `UnknownBackend`, `Conflict`, `Invalid`, `Gone`.
+    pub async fn patch(
+        &self,
+        pool: &str,
+        authority: &str,
+        patch: Patch,
+        expected: Option<Revision>,
+    ) -> Result<Done, Refusal> {
+        self.write(pool, authority, What::Patch(patch), expected).await
+    }
+
+    /// Removes a backend. One that another source names stays away until it is added again or its
+    /// removal is reset.
+    ///
+    /// # Errors
+    /// `UnknownPool`, `UnknownBackend`, `Conflict`, `Gone`.
+    pub async fn remove(
+        &self,
+        pool: &str,
+        authority: &str,
+        expected: Option<Revision>,
+    ) -> Result<Done, Refusal> {
+        self.write(pool, authority, What::Remove, expected).await
+    }
+
+    /// Forgets what was added, changed or removed through a handle: the other sources decide.
+    ///
+    /// # Errors
+    /// `UnknownPool`, `UnknownBackend` where there is nothing to forget, `Conflict`, `Gone`.
+    pub async fn reset(
+        &self,
+        pool: &str,
+        authority: &str,
+        expected: Option<Revision>,
+    ) -> Result<Done, Refusal> {
+        self.write(pool, authority, What::Reset, expected).await
+    }
+
+    /// The last `SNAPSHOTS_MAX` snapshots, the newest last.
+    ///
+    /// # Errors
+    /// `Gone`.
+    pub async fn snapshots(&self) -> Result<Vec<Change>, Refusal> {
+        self.ask(Command::Snapshots).await
+    }
+
+    /// How the snapshot of one epoch differs from that of another, by backend.
+    ///
+    /// # Errors
+    /// `UnknownEpoch`, `Gone`.
+    pub async fn diff(&self, from: u64, to: u64) -> Result<Vec<Difference>, Refusal> {
+        self.ask(|reply| Command::Diff(from, to, reply)).await?
+    }
+
+    /// Each snapshot from now on; a reader that is `CHANGES_MAX` behind is told how many it lost.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    async fn write(
+        &self,
+        pool: &str,
+        authority: &str,
+        what: What,
+        expected: Option<Revision>,
+    ) -> Result<Done, Refusal> {
+        let name = Name { pool: pool.to_owned(), authority: authority.to_owned() };
+        let write = Write { name, what, expected };
+        self.ask(|reply| Command::Write(write, reply)).await?
+    }
+
+    async fn ask<T>(&self, of: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Refusal> {
+        let (reply, replied) = oneshot::channel();
+        self.commands.send(of(reply)).await.map_err(|_| Refusal::Gone)?;
+        replied.await.map_err(|_| Refusal::Gone)
+    }
+}
+
+/// The most commands that wait for the control thread; who has another waits.
+const COMMANDS_MAX: usize = 64;
+/// The most changes that a reader may be behind.
+pub const CHANGES_MAX: usize = 256;
+/// How many snapshots are remembered.
+pub const SNAPSHOTS_MAX: usize = 64;
