@@ -62,9 +62,9 @@ fn config(addr: SocketAddr, endpoints: usize, interval: Duration) -> Config {
     let machine = Machine { cores: vec![0], parallelism: 1, descriptors: 1000 };
     let cli = Cli::read_flags(flags.into_iter().map(str::to_owned)).expect("flags");
     let mut config = cli.proxy.into_config(&machine).expect("a configuration");
-    config.health.interval = interval;
-    config.health.interval_changing = interval;
-    config.health.interval_down = interval;
+    config.pools[0].health.interval = interval;
+    config.pools[0].health.interval_changing = interval;
+    config.pools[0].health.interval_down = interval;
     let backend = BackendConfig {
         host: addr.ip().to_string(),
         port: addr.port(),
@@ -73,13 +73,13 @@ fn config(addr: SocketAddr, endpoints: usize, interval: Duration) -> Config {
         is_backup: false,
         mode: Mode::Ready,
     };
-    config.backends = vec![backend; endpoints];
+    config.pools[0].backends = vec![backend; endpoints];
     config
 }
 
 fn measure(config: &Config, time: Duration) {
     let (_sender, outcomes) = outcome::channel();
-    let lanes = Lanes::new(1, config.backends.len());
+    let lanes = Lanes::new(1, config.pools[0].backends.len());
     let control = Control::start(config, lanes, outcomes).expect("the control thread");
     control.first_round().recv().expect("the first round");
     let (began, before) = (Instant::now(), processor_time());
@@ -89,12 +89,12 @@ fn measure(config: &Config, time: Duration) {
     let published = control.published().load().clone();
     let up = published.pools[0].endpoints.iter().filter(|it| it.is_eligible()).count();
     // With half of the jitter of 10 % on average.
-    let probes = config.backends.len() as f64 * elapsed.as_secs_f64()
-        / (config.health.interval.as_secs_f64() * 1.05);
+    let probes = config.pools[0].backends.len() as f64 * elapsed.as_secs_f64()
+        / (config.pools[0].health.interval.as_secs_f64() * 1.05);
     println!(
         "{} endpoints ({up} up) at {:?}: {:.2} % of a core, {:.1} µs a probe (aim: {AIM_PERCENT} %)",
-        config.backends.len(),
-        config.health.interval,
+        config.pools[0].backends.len(),
+        config.pools[0].health.interval,
         100.0 * used.as_secs_f64() / elapsed.as_secs_f64(),
         used.as_secs_f64() * 1e6 / probes,
     );

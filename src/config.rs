@@ -6,6 +6,7 @@
 mod backend_url;
 mod balance;
 mod health;
+mod pool;
 mod retry;
 mod source;
 
@@ -17,8 +18,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use backend_url::{parse_backend_url, parse_weight};
-pub use balance::{BalanceConfig, HashKey, Policy, QueueConfig, SameSite, StickyConfig};
+pub use balance::{BalanceConfig, HashKey, Policy, SameSite, StickyConfig};
 pub use health::{BreakerConfig, EjectConfig, HealthConfig, HealthHeader, InitialHealth, Statuses};
+pub use pool::{BackendLimits, DEFAULT_POOL, IdleLimits, PoolConfig};
 pub use retry::{RetryConfig, RetryOn};
 pub use source::Source;
 
@@ -27,26 +29,15 @@ pub use source::Source;
 pub struct Config {
     /// Where clients connect; at least one.
     pub listeners: Vec<ListenerConfig>,
-    /// The backends named by flags; at least one.
-    pub backends: Vec<BackendConfig>,
+    /// The pools that requests are spread over, as they are at the start; at least one.
+    pub pools: Vec<PoolConfig>,
     /// How the workers run.
     pub workers: WorkersConfig,
-    /// How a pool picks an endpoint.
-    pub balance: BalanceConfig,
-    /// Where requests wait for an endpoint whose places are all taken.
-    pub queue: QueueConfig,
-    /// When a failed request is tried again.
-    pub retry: RetryConfig,
-    /// The active health checks.
-    pub health: HealthConfig,
-    /// What requests' own outcomes do to an endpoint.
-    pub eject: EjectConfig,
-    /// When an endpoint gets no requests for a while, and how many at once.
-    pub breaker: BreakerConfig,
+    /// The most requests that wait for an endpoint whose places are all taken, over all workers
+    /// and pools; 0 for none.
+    pub queue_max: u32,
     /// Times and sizes on the clients' side.
     pub client: ClientLimits,
-    /// Times and sizes on the backends' side.
-    pub backend: BackendLimits,
     /// Limits of a request's or an answer's head.
     pub head: HeadLimits,
     /// What is forwarded beyond plain requests, and what backends are told about clients.
@@ -57,6 +48,19 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
     /// Faults that tests provoke.
     pub faults: Faults,
+}
+
+impl Config {
+    /// The backends of all pools.
+    pub fn backends(&self) -> impl Iterator<Item = &BackendConfig> {
+        self.pools.iter().flat_map(|pool| &pool.backends)
+    }
+
+    /// The longest time that a probe may take.
+    #[must_use]
+    pub fn probe_timeout_max(&self) -> Duration {
+        self.pools.iter().map(|pool| pool.health.timeout).max().unwrap_or_default()
+    }
 }
 
 /// One address to listen on.
@@ -166,21 +170,6 @@ pub struct ClientLimits {
     pub tunnel_timeout: Duration,
     /// Whether a client that shuts down its sending side is taken to have left.
     pub abort_on_half_close: bool,
-}
-
-/// Times and sizes on the backends' side.
-#[derive(Clone, Debug)]
-pub struct BackendLimits {
-    /// How long `connect()` may take.
-    pub connect_timeout: Duration,
-    /// From the end of the request to the end of the answer's head.
-    pub response_timeout: Duration,
-    /// How long a body may make no progress, from or to the backend.
-    pub body_timeout: Duration,
-    /// How long an unused connection is kept.
-    pub idle_timeout: Duration,
-    /// Unused connections kept per endpoint and worker.
-    pub idle_per_endpoint_max: usize,
 }
 
 /// Limits of a request's or an answer's head.

@@ -117,11 +117,11 @@ impl Server {
                 post.listeners.push(socket);
             }
         }
-        let lanes = Lanes::new(workers, config.backends.len());
+        let lanes = Lanes::new(workers, config.backends().count());
         let client = &config.client;
         let client_places =
             Arc::new(Places::new(workers, client.conns_max, client.conns_per_address_max));
-        let waitlist = Waitlist::new(mailboxes_of(&posts), config.queue.requests_max);
+        let waitlist = Waitlist::new(mailboxes_of(&posts), config.queue_max);
         let (outcomes, received) = outcome::channel();
         let control = Control::start(&config, lanes.clone(), received)?;
         let (event_sender, events) = crossbeam::channel::bounded(EVENTS_MAX);
@@ -274,7 +274,7 @@ impl Server {
     /// Waits until every backend was probed once, one probe's time at most; a signal may come
     /// first.
     fn wait_until_probed(&mut self) -> Result<Option<i32>, StartError> {
-        let timeout = crossbeam::channel::after(self.config.health.timeout + PROBE_GRACE);
+        let timeout = crossbeam::channel::after(self.config.probe_timeout_max() + PROBE_GRACE);
         let (first_round, events) = (self.control.first_round().clone(), self.events.clone());
         loop {
             crossbeam::select! {
@@ -300,7 +300,7 @@ impl Server {
         let snapshot = self.control.published().load_full();
         let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
         let healthy = endpoints.filter(|endpoint| endpoint.is_eligible()).count();
-        let backends = self.config.backends.len();
+        let backends = self.config.backends().count();
         if healthy == 0 {
             tracing::warn!(
                 "no backend is healthy: every request gets 503 until one passes its check"

@@ -4,8 +4,7 @@
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use corelane::config::{BalanceConfig, ForwardConfig, ForwardedHeaders, HEADERS_LIMIT, HashKey};
-use corelane::config::{HeadLimits, Policy};
+use corelane::config::{ForwardConfig, ForwardedHeaders, HEADERS_LIMIT, HeadLimits, IdleLimits};
 use corelane::http1::chunked::{Chunked, Output};
 use corelane::http1::forward::{self, Additions, Provenance};
 use corelane::http1::request;
@@ -82,16 +81,7 @@ fn scan_chunks(bencher: Bencher<'_, '_>, chunk_bytes: usize) {
 
 #[divan::bench(sample_size = 1000)]
 fn ask_for_a_newer_snapshot(bencher: Bencher<'_, '_>) {
-    let config = BalanceConfig {
-        policy: Policy::RoundRobin,
-        hash_key: HashKey::Source,
-        hash_seed: 1,
-        hash_balance_percent: None,
-        sticky: None,
-        slow_start: Duration::ZERO,
-        panic_percent: 50,
-    };
-    let published = Snapshot::new(1, Vec::new(), &config).publish();
+    let published = Snapshot::new(1, Vec::new()).publish();
     let mut view = View::new(published);
     let held = Held::load(&mut view);
     bencher.bench_local(|| black_box(&held).is_latest(&mut view));
@@ -99,14 +89,15 @@ fn ask_for_a_newer_snapshot(bencher: Bencher<'_, '_>) {
 
 #[divan::bench(args = [1, 200], sample_size = 1000)]
 fn check_out_and_in(bencher: Bencher<'_, '_>, endpoints: u32) {
-    let (mut pool, now) = (IdlePool::new(1024, Duration::from_secs(30)), Instant::now());
+    let (mut pool, now) = (IdlePool::default(), Instant::now());
+    let limits = IdleLimits { timeout: Duration::from_secs(30), per_endpoint_max: 1024 };
     for number in 0..endpoints {
-        (0..8).for_each(|conn| pool.checkin(Slot { number, generation: 0 }, conn, now));
+        (0..8).for_each(|conn| pool.checkin(Slot { number, generation: 0 }, conn, limits, now));
     }
     let slot = Slot { number: endpoints - 1, generation: 0 };
     bencher.bench_local(|| {
         if let Some((conn, _)) = pool.checkout(black_box(slot), Part::Whole, now) {
-            pool.checkin(slot, conn, now);
+            pool.checkin(slot, conn, limits, now);
         }
     });
 }

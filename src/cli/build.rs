@@ -13,9 +13,9 @@ use crate::cli::flags::{
 };
 use crate::cli::read::{List, parse_cores};
 use crate::config::{
-    BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DriverChoice, Faults,
-    ForwardConfig, ForwardedHeaders, HeadLimits, ListenerConfig, QueueConfig, Steer, WORKERS_MAX,
-    WorkersConfig,
+    BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DEFAULT_POOL, DriverChoice,
+    Faults, ForwardConfig, ForwardedHeaders, HeadLimits, IdleLimits, ListenerConfig, PoolConfig,
+    Steer, WORKERS_MAX, WorkersConfig,
 };
 use crate::error::StartError;
 
@@ -53,7 +53,17 @@ impl ProxyArgs {
         let ProxyArgs { workers, backend, client, forward, process, .. } = self;
         Ok(Config {
             listeners: listeners_of(&List::join(traffic.listen), &workers)?,
-            backends: backends_of(List::join(traffic.backend))?,
+            pools: vec![PoolConfig {
+                name: DEFAULT_POOL.to_owned(),
+                backends: backends_of(List::join(traffic.backend))?,
+                balance: balance.into_config()?,
+                queue_timeout: queue.queue_timeout,
+                retry: retry.into_config()?,
+                health: health.into_config()?,
+                eject: eject.config()?,
+                breaker: breaker.config()?,
+                limits: backend.limits(),
+            }],
             workers: WorkersConfig {
                 cores: cores_of(&workers, &machine.cores, machine.parallelism)?,
                 driver: match workers.driver {
@@ -67,14 +77,8 @@ impl ProxyArgs {
                     SteerArg::Least => Steer::Least,
                 },
             },
-            balance: balance.into_config()?,
-            queue: QueueConfig { requests_max: queue.queue_max, timeout: queue.queue_timeout },
-            retry: retry.into_config()?,
-            health: health.into_config()?,
-            eject: eject.config()?,
-            breaker: breaker.config()?,
+            queue_max: queue.queue_max,
             client: client.limits(machine.conns_max()),
-            backend: backend.limits(),
             head: client.head_limits()?,
             forward: forward.into_config(),
             drain_timeout: process.drain_timeout,
@@ -121,8 +125,10 @@ impl BackendLimitArgs {
             connect_timeout: self.backend_connect_timeout,
             response_timeout: self.backend_response_timeout,
             body_timeout: self.backend_body_timeout,
-            idle_timeout: self.backend_idle_timeout,
-            idle_per_endpoint_max: self.backend_idle_max as usize,
+            idle: IdleLimits {
+                timeout: self.backend_idle_timeout,
+                per_endpoint_max: self.backend_idle_max as usize,
+            },
         }
     }
 }

@@ -6,7 +6,7 @@ mod health;
 use super::build::Machine;
 use super::read::parse_backend;
 use super::*;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, PoolConfig};
 use crate::demo::Behaviour;
 
 fn config_of(flags: &str) -> Result<Config, String> {
@@ -19,6 +19,10 @@ fn config_of_words(words: &[&str]) -> Result<Config, String> {
     let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
     let machine = Machine { cores: vec![0, 1, 5], parallelism: 2, descriptors: 1000 };
     cli.proxy.into_config(&machine).map_err(|error| error.to_string())
+}
+
+fn pool_of(flags: &str) -> PoolConfig {
+    config_of(flags).unwrap().pools.swap_remove(0)
 }
 
 fn check_refused(flags: &str, reason: &str) {
@@ -42,7 +46,7 @@ fn workers_run_on_the_allowed_cores() {
 
 #[test]
 fn impossible_combinations_are_refused() {
-    assert_eq!(config_of("--health-interval 500ms").unwrap().health.timeout.as_millis(), 500);
+    assert_eq!(pool_of("--health-interval 500ms").health.timeout.as_millis(), 500);
     check_refused("--listen 0.0.0.0:80 --listen 127.0.0.1:80", "on all addresses");
     check_refused("--health-path health", "is no path");
     check_refused("--backend http://a:1", "given twice");

@@ -1,4 +1,4 @@
-//! How a pool picks an endpoint, keeps sessions on theirs, and lets requests wait for one.
+//! How a pool picks an endpoint, and keeps sessions on theirs.
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -97,13 +97,4 @@ pub enum SameSite {
     Lax,
     /// All.
     None,
-}
-
-/// Where requests wait for an endpoint whose places are all taken.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueConfig {
-    /// The most that wait, over all workers; 0 for none.
-    pub requests_max: u32,
-    /// How long one waits.
-    pub timeout: Duration,
 }

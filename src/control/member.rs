@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{BackendConfig, BreakerConfig, InitialHealth, Mode};
+use crate::config::{BackendConfig, BreakerConfig, DEFAULT_POOL, InitialHealth, Mode};
 use crate::health::agent::Agent;
 use crate::health::breaker::Breaker;
 use crate::health::outlier::{Ejection, Streak};
@@ -13,7 +13,6 @@ use crate::health::tally::Tally;
 use crate::health::{self, load::SHARE_FULL};
 use crate::upstream::endpoint::{Address, Endpoint, Slot, Standing, Tier, WEIGHT_UNIT};
 use crate::upstream::limit::Limits;
-use crate::upstream::snapshot::DEFAULT_POOL;
 
 /// One endpoint and all that is known about it.
 #[derive(Debug)]

@@ -60,6 +60,7 @@ impl Control {
         outcomes: Receiver<Outcome>,
     ) -> Result<Control, StartError> {
         let now = Instant::now();
+        let config = &config.pools[0];
         let vitals = Arc::new(Vitals::default());
         let pulse = Arc::new(Pulse::new(&config.health, Arc::clone(&vitals)));
         let mut members = Vec::with_capacity(config.backends.len());
@@ -78,7 +79,7 @@ impl Control {
         let passive = Passive::new(eject, breaker, lanes, outcomes, Arc::clone(&vitals), now);
         // The registry that answers it comes next; until then each call is told `Gone`.
         let (handle, _) = Handle::new();
-        let publisher = Publisher::new(roster, passive, config.balance.clone(), judged);
+        let publisher = Publisher::new(roster, passive, Arc::new(config.clone()), judged);
         let published = publisher.published();
         let thread = Thread::spawn(drive(watches, pulse, publisher))?;
         Ok(Control { thread, published, first_round, vitals, handle })

@@ -12,17 +12,17 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::config::BalanceConfig;
+use crate::config::PoolConfig;
 use crate::control::passive::Passive;
 use crate::control::roster::Roster;
 use crate::health::News;
-use crate::upstream::snapshot::{Published, Snapshot};
+use crate::upstream::snapshot::{Pool, Published, Snapshot};
 
 /// The writer of the snapshot.
 #[derive(Debug)]
 pub(super) struct Publisher {
     published: Published,
-    balance: BalanceConfig,
+    config: Arc<PoolConfig>,
     /// The epoch in force.
     epoch: u64,
     roster: Roster,
@@ -36,12 +36,13 @@ impl Publisher {
     pub(super) fn new(
         roster: Roster,
         passive: Passive,
-        balance: BalanceConfig,
+        config: Arc<PoolConfig>,
         first_round: Sender<()>,
     ) -> Publisher {
+        let pool = Pool::new(config.clone(), roster.endpoints());
         Publisher {
-            published: Snapshot::new(EPOCH_FIRST, roster.endpoints(), &balance).publish(),
-            balance,
+            published: Snapshot::new(EPOCH_FIRST, vec![pool]).publish(),
+            config,
             epoch: EPOCH_FIRST,
             roster,
             passive,
@@ -115,11 +116,9 @@ impl Publisher {
         let is_change = self.roster.refresh(Instant::now().into_std());
         if is_change {
             self.epoch += 1;
-            let mut snapshot = Snapshot::new(self.epoch, self.roster.endpoints(), &self.balance);
-            for pool in &mut snapshot.pools {
-                pool.is_panicking = self.roster.is_panicking();
-            }
-            self.published.store(Arc::new(snapshot));
+            let mut pool = Pool::new(self.config.clone(), self.roster.endpoints());
+            pool.is_panicking = self.roster.is_panicking();
+            self.published.store(Arc::new(Snapshot::new(self.epoch, vec![pool])));
         }
         if self.roster.is_judged()
             && let Some(first_round) = self.first_round.take()

@@ -89,10 +89,10 @@ pub(super) fn config(backends: &[(&str, u16)], timeout: Duration) -> Config {
     let machine = Machine { cores: vec![0], parallelism: 1, descriptors: 1000 };
     let flags = Cli::read_flags(flags.into_iter().map(str::to_owned)).unwrap();
     let mut config = flags.proxy.into_config(&machine).unwrap();
-    config.backends =
+    config.pools[0].backends =
         backends.iter().map(|(host, port)| backend(host, *port, Mode::Ready)).collect();
     let interval = Duration::from_millis(20);
-    config.health = HealthConfig {
+    config.pools[0].health = HealthConfig {
         path: Some("/health".to_owned()),
         interval,
         interval_changing: interval,
@@ -103,9 +103,9 @@ pub(super) fn config(backends: &[(&str, u16)], timeout: Duration) -> Config {
         initial: InitialHealth::Probe,
         agent_port: None,
         body: None,
-        ..config.health
+        ..config.pools[0].health.clone()
     };
-    config.eject = EjectConfig {
+    config.pools[0].eject = EjectConfig {
         consecutive_max: None,
         success_gap_percent: None,
         interval: Duration::from_secs(10),
@@ -114,7 +114,7 @@ pub(super) fn config(backends: &[(&str, u16)], timeout: Duration) -> Config {
         time_max: Duration::from_secs(300),
         percent_max: 50,
     };
-    config.breaker = BreakerConfig {
+    config.pools[0].breaker = BreakerConfig {
         requests_max: None,
         pending_max: None,
         error_percent: None,
@@ -123,8 +123,8 @@ pub(super) fn config(backends: &[(&str, u16)], timeout: Duration) -> Config {
         open_time: Duration::from_secs(10),
         trials: NonZeroU32::new(3).unwrap(),
     };
-    config.balance.slow_start = Duration::ZERO;
-    config.balance.panic_percent = 0;
+    config.pools[0].balance.slow_start = Duration::ZERO;
+    config.pools[0].balance.panic_percent = 0;
     config
 }
 
@@ -141,7 +141,7 @@ pub(super) fn backend(host: &str, port: u16, mode: Mode) -> BackendConfig {
 
 fn start_with(config: &Config) -> Control {
     let (_, outcomes) = outcome::channel();
-    Control::start(config, Lanes::new(1, config.backends.len()), outcomes).unwrap()
+    Control::start(config, Lanes::new(1, config.pools[0].backends.len()), outcomes).unwrap()
 }
 
 fn start(backends: &[&Backend]) -> Control {
@@ -318,7 +318,7 @@ fn a_panic_of_one_watch_ends_the_thread() {
 #[test]
 fn a_health_path_that_is_none_is_a_usage_error() {
     let mut config = config(&[("127.0.0.1", 1)], PATIENCE);
-    config.health.path = Some("health".to_owned());
+    config.pools[0].health.path = Some("health".to_owned());
     let (_, outcomes) = outcome::channel();
     let started = Control::start(&config, Lanes::new(1, 1), outcomes);
     assert!(matches!(started, Err(StartError::Usage(_))));
@@ -329,7 +329,7 @@ fn a_backend_that_begins_up_is_eligible_at_once_and_falls_like_any_other() {
     let (well, sick) = (Backend::start(PASS), Backend::start(FAIL));
     let ports = [&well, &sick].map(|it| ("127.0.0.1", it.address.port()));
     let mut config = config(&ports, PATIENCE);
-    config.health.initial = InitialHealth::Up;
+    config.pools[0].health.initial = InitialHealth::Up;
     let control = start_with(&config);
     assert_eq!(eligible(&control.published().load()), "11");
     wait_until(&control, "10");
@@ -342,7 +342,7 @@ fn a_backend_in_maintenance_is_not_probed_and_holds_up_no_first_round() {
     let (well, away) = (Backend::start(PASS), Backend::start(PASS));
     let ports = [&well, &away].map(|it| ("127.0.0.1", it.address.port()));
     let mut config = config(&ports, PATIENCE);
-    config.backends[1].mode = Mode::Maintenance;
+    config.pools[0].backends[1].mode = Mode::Maintenance;
     let control = start_with(&config);
     wait_for_first_round(&control);
     assert_eq!(eligible(&control.published().load()), "10");
@@ -353,7 +353,7 @@ fn a_backend_in_maintenance_is_not_probed_and_holds_up_no_first_round() {
 #[test]
 fn the_first_round_of_backends_in_maintenance_alone_is_in_at_once() {
     let mut config = config(&[("127.0.0.1", 1)], PATIENCE);
-    config.backends[0].mode = Mode::Maintenance;
+    config.pools[0].backends[0].mode = Mode::Maintenance;
     let control = start_with(&config);
     wait_for_first_round(&control);
     assert!(control.is_alive());
@@ -364,7 +364,7 @@ fn the_first_round_of_backends_in_maintenance_alone_is_in_at_once() {
 fn a_backend_that_drains_keeps_its_sessions_while_it_is_healthy() {
     let backend = Backend::start(PASS);
     let mut config = config(&[("127.0.0.1", backend.address.port())], PATIENCE);
-    config.backends[0].mode = Mode::Drain;
+    config.pools[0].backends[0].mode = Mode::Drain;
     let control = start_with(&config);
     wait_for_first_round(&control);
     let standing = || control.published().load().pools[0].endpoints[0].standing;
@@ -379,8 +379,8 @@ fn failures_in_a_row_that_workers_tell_of_eject() {
     let (one, two) = (Backend::start(PASS), Backend::start(PASS));
     let ports = [&one, &two].map(|it| ("127.0.0.1", it.address.port()));
     let mut config = config(&ports, PATIENCE);
-    config.eject.consecutive_max = NonZeroU32::new(3);
-    config.eject.time = Duration::from_millis(300);
+    config.pools[0].eject.consecutive_max = NonZeroU32::new(3);
+    config.pools[0].eject.time = Duration::from_millis(300);
     let (sender, outcomes) = outcome::channel();
     let control = Control::start(&config, Lanes::new(1, 2), outcomes).unwrap();
     wait_until(&control, "11");
@@ -399,8 +399,8 @@ fn failures_in_a_row_that_workers_tell_of_eject() {
 fn a_breaker_opens_by_the_lanes_and_lets_trials_close_it() {
     let backend = Backend::start(PASS);
     let mut config = config(&[("127.0.0.1", backend.address.port())], PATIENCE);
-    config.breaker.error_percent = NonZeroU32::new(50);
-    config.breaker.open_time = Duration::from_millis(100);
+    config.pools[0].breaker.error_percent = NonZeroU32::new(50);
+    config.pools[0].breaker.open_time = Duration::from_millis(100);
     let lanes = Lanes::new(1, 1);
     let (_sender, outcomes) = outcome::channel();
     let control = Control::start(&config, lanes.clone(), outcomes).unwrap();
@@ -420,7 +420,7 @@ fn a_breaker_opens_by_the_lanes_and_lets_trials_close_it() {
 fn a_backend_that_comes_back_starts_slowly_and_one_that_was_there_does_not() {
     let backend = Backend::start(PASS);
     let mut config = config(&[("127.0.0.1", backend.address.port())], PATIENCE);
-    config.balance.slow_start = Duration::from_millis(400);
+    config.pools[0].balance.slow_start = Duration::from_millis(400);
     let control = start_with(&config);
     wait_for_first_round(&control);
     let weight = || control.published().load().pools[0].endpoints[0].weight;
@@ -441,7 +441,7 @@ fn where_too_few_are_healthy_all_take_requests() {
     let (one, two) = (Backend::start(PASS), Backend::start(FAIL));
     let ports = [&one, &two].map(|it| ("127.0.0.1", it.address.port()));
     let mut config = config(&ports, PATIENCE);
-    config.balance.panic_percent = 50;
+    config.pools[0].balance.panic_percent = 50;
     let control = start_with(&config);
     wait_for_first_round(&control);
     let is_panicking = || control.published().load().pools[0].is_panicking;

@@ -6,20 +6,21 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::config::IdleLimits;
 use crate::upstream::endpoint::Slot;
 use crate::upstream::patience::Patience;
 
 /// Unused connections of type `C`, by endpoint.
 #[derive(Debug)]
 pub struct IdlePool<C> {
-    idle_per_endpoint_max: usize,
-    idle_timeout: Duration,
     endpoints: Vec<Endpoint<C>>,
 }
 
 #[derive(Debug)]
 struct Endpoint<C> {
     generation: u32,
+    /// How long a connection is kept at most, as the last one that came was.
+    timeout: Duration,
     patience: Patience,
     /// The oldest at the front.
     idle: VecDeque<(Instant, C)>,
@@ -34,21 +35,20 @@ pub enum Part {
     Half,
 }
 
-impl<C> IdlePool<C> {
-    /// An empty pool that keeps a connection for `idle_timeout` at most.
-    #[must_use]
-    pub fn new(idle_per_endpoint_max: usize, idle_timeout: Duration) -> IdlePool<C> {
-        IdlePool { idle_per_endpoint_max, idle_timeout, endpoints: Vec::new() }
+impl<C> Default for IdlePool<C> {
+    fn default() -> IdlePool<C> {
+        IdlePool { endpoints: Vec::new() }
     }
+}
 
+impl<C> IdlePool<C> {
     /// Takes the connection to this endpoint that was used last, and how long it has lain here, if
     /// that is within `part` of the time for which it can be relied on.
     pub fn checkout(&mut self, slot: Slot, part: Part, now: Instant) -> Option<(C, Duration)> {
-        let idle_timeout = self.idle_timeout;
         let endpoint = self.endpoint(slot)?;
         let (since, _) = endpoint.idle.back()?;
         let age = now.saturating_duration_since(*since);
-        let limit = endpoint.patience.limit(idle_timeout, now);
+        let limit = endpoint.patience.limit(endpoint.timeout, now);
         if age >= limit {
             // The others lie there for longer still.
             endpoint.idle.clear();
@@ -65,12 +65,13 @@ impl<C> IdlePool<C> {
 
     /// Keeps a connection that is between two messages; the oldest one makes room. One to a
     /// predecessor of the endpoint in its slot is closed.
-    pub fn checkin(&mut self, slot: Slot, conn: C, now: Instant) {
-        let idle_max = self.idle_per_endpoint_max;
+    pub fn checkin(&mut self, slot: Slot, conn: C, limits: IdleLimits, now: Instant) {
+        let idle_max = limits.per_endpoint_max;
         let Some(endpoint) = self.endpoint_or_new(slot).filter(|_| idle_max > 0) else { return };
         if endpoint.idle.len() >= idle_max {
             endpoint.idle.pop_front();
         }
+        endpoint.timeout = limits.timeout;
         endpoint.idle.push_back((now, conn));
     }
 
@@ -98,7 +99,7 @@ impl<C> IdlePool<C> {
     /// Closes what is too old, and what is dead among the `looks_max` oldest of each endpoint.
     pub fn sweep(&mut self, now: Instant, looks_max: usize, is_alive: impl Fn(&C) -> bool) {
         for endpoint in &mut self.endpoints {
-            let limit = endpoint.patience.limit(self.idle_timeout, now);
+            let limit = endpoint.patience.limit(endpoint.timeout, now);
             let (mut looks, patience) = (0, &mut endpoint.patience);
             endpoint.idle.retain(|(since, conn)| {
                 looks += 1;
@@ -149,7 +150,12 @@ impl<C> IdlePool<C> {
         let number = slot.number as usize;
         while self.endpoints.len() <= number {
             let (patience, idle) = (Patience::default(), VecDeque::new());
-            self.endpoints.push(Endpoint { generation: 0, patience, idle });
+            self.endpoints.push(Endpoint {
+                generation: 0,
+                timeout: Duration::ZERO,
+                patience,
+                idle,
+            });
         }
         let endpoint = &mut self.endpoints[number];
         if endpoint.generation < slot.generation {
@@ -181,11 +187,12 @@ mod tests {
     const A_AGAIN: Slot = Slot { number: 1, generation: 1 };
     const B: Slot = Slot { number: 0, generation: 0 };
     const TIMEOUT: Duration = Duration::from_secs(10);
+    const LIMITS: IdleLimits = IdleLimits { timeout: TIMEOUT, per_endpoint_max: 2 };
 
     fn pool_of(conns: &[(Slot, u8)], now: Instant) -> IdlePool<u8> {
-        let mut pool = IdlePool::new(2, TIMEOUT);
+        let mut pool = IdlePool::default();
         for (slot, conn) in conns {
-            pool.checkin(*slot, *conn, now);
+            pool.checkin(*slot, *conn, LIMITS, now);
         }
         pool
     }
@@ -216,7 +223,7 @@ mod tests {
         let now = Instant::now();
         let mut pool = pool_of(&[(A, 1), (B, 2)], now);
         assert_eq!(out(&mut pool, A, now + TIMEOUT), None);
-        pool.checkin(A, 3, now + TIMEOUT);
+        pool.checkin(A, 3, LIMITS, now + TIMEOUT);
         pool.sweep(now + TIMEOUT, 9, |_| true);
         assert_eq!(pool.len(), 1);
         pool.sweep(now + TIMEOUT, 9, |conn| *conn != 3);
@@ -237,8 +244,8 @@ mod tests {
         let now = Instant::now();
         let mut pool = pool_of(&[(A, 1)], now);
         assert_eq!(out(&mut pool, A_AGAIN, now), None);
-        pool.checkin(A_AGAIN, 2, now);
-        pool.checkin(A, 3, now);
+        pool.checkin(A_AGAIN, 2, LIMITS, now);
+        pool.checkin(A, 3, LIMITS, now);
         let out = [out(&mut pool, A_AGAIN, now), out(&mut pool, A_AGAIN, now)];
         assert_eq!(out, [Some(2), None]);
     }
@@ -263,7 +270,7 @@ mod tests {
         let later = now + Duration::from_secs(2);
         assert_eq!((out(&mut pool, A, later), pool.has(A)), (None, false));
         assert_eq!(out(&mut pool, B, later), Some(2));
-        pool.checkin(B, 3, later);
+        pool.checkin(B, 3, LIMITS, later);
         pool.sweep(later + Duration::from_secs(3), 9, |_| true);
         assert!(pool.is_empty());
     }
@@ -274,7 +281,7 @@ mod tests {
         let mut pool = pool_of(&[(A, 1)], now);
         pool.sweep(now + Duration::from_secs(4), 9, |_| false);
         let later = now + Duration::from_secs(5);
-        pool.checkin(A, 2, later);
+        pool.checkin(A, 2, LIMITS, later);
         assert_eq!(out(&mut pool, A, later + Duration::from_secs(3)), None);
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::config::BalanceConfig;
+use crate::config::PoolConfig;
 use crate::upstream::balance::Balance;
 use crate::upstream::endpoint::{Endpoint, Slot, Tier};
 use crate::upstream::sticky;
@@ -58,8 +58,8 @@ pub struct PoolId(pub usize);
 /// A named set of endpoints that requests are spread over.
 #[derive(Debug)]
 pub struct Pool {
-    /// The name in metrics, the API and ids.
-    pub name: String,
+    /// All that may differ between pools; its backends are those of the start.
+    pub config: Arc<PoolConfig>,
     /// All endpoints, eligible or not.
     pub endpoints: Vec<Endpoint>,
     /// How one of the primary endpoints is picked,
@@ -75,19 +75,18 @@ pub struct Pool {
 impl Pool {
     /// A pool of these endpoints, with the policy's tables.
     #[must_use]
-    pub fn new(name: &str, endpoints: Vec<Endpoint>, config: &BalanceConfig) -> Pool {
+    pub fn new(config: Arc<PoolConfig>, endpoints: Vec<Endpoint>) -> Pool {
+        let balance = &config.balance;
         Pool {
-            name: name.to_owned(),
-            primary: Balance::new(config, &endpoints, Tier::Primary),
-            backup: Balance::new(config, &endpoints, Tier::Backup),
-            sticky: config.sticky.as_ref().map(|config| sticky::Table::new(config, &endpoints)),
+            primary: Balance::new(balance, &endpoints, Tier::Primary),
+            backup: Balance::new(balance, &endpoints, Tier::Backup),
+            sticky: balance.sticky.as_ref().map(|sticky| sticky::Table::new(sticky, &endpoints)),
+            config,
             endpoints,
             is_panicking: false,
         }
     }
-}
 
-impl Pool {
     /// The index of the endpoint in this slot.
     #[must_use]
     pub fn index_of(&self, slot: Slot) -> Option<usize> {
@@ -96,10 +95,10 @@ impl Pool {
 }
 
 impl Snapshot {
-    /// A snapshot with one pool named `default`.
+    /// A snapshot of these pools.
     #[must_use]
-    pub fn new(epoch: u64, endpoints: Vec<Endpoint>, config: &BalanceConfig) -> Snapshot {
-        Snapshot { epoch, pools: vec![Pool::new(DEFAULT_POOL, endpoints, config)] }
+    pub fn new(epoch: u64, pools: Vec<Pool>) -> Snapshot {
+        Snapshot { epoch, pools }
     }
 
     /// Puts this snapshot into force as the first one.
@@ -117,6 +116,3 @@ impl Snapshot {
         &self.pools[id.0]
     }
 }
-
-/// The pool that flags fill.
-pub const DEFAULT_POOL: &str = "default";

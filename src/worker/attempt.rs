@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::config::IdleLimits;
 use crate::error::Cause;
 use crate::metrics::{Counter, Latency};
 use crate::upstream::connect;
@@ -43,18 +44,20 @@ pub async fn run(
     let seen = Cell::new(None);
     let snapshot = request.snapshot.clone();
     let is_reused = matches!(way, Way::Reuse(_));
+    let config = &*snapshot.pool(request.pool).config;
     let terms = Terms {
+        config,
         set_cookie: request.cookie_for(&snapshot, index),
         is_reused,
         is_retryable: may_repeat.after_sent,
         has_other: may_repeat.elsewhere,
         seen: &seen,
     };
-    let connected = connect(worker, address, way).await;
+    let connected = connect(worker, address, way, config.limits.connect_timeout).await;
     let relayed = match connected {
         Ok(mut backend) => {
             let is_whole = request.body.is_complete() && request.is_held;
-            let may_leave = is_whole && may_repeat.elsewhere && worker.config.retry.on.down;
+            let may_leave = is_whole && may_repeat.elsewhere && config.retry.on.down;
             backend.deadline.set_may_leave(may_leave.then_some(slot));
             let relayed = relay(worker, client, peer, &mut backend, buffer, request, terms).await;
             relayed.map(|relayed| (backend, relayed))
@@ -86,7 +89,7 @@ pub async fn run(
         }
         backend.close();
     } else if relayed.backend_is_reusable {
-        keep(worker, slot, backend, seen.get());
+        keep(worker, slot, backend, config.limits.idle, seen.get());
     } else {
         backend.close();
     }
@@ -103,12 +106,16 @@ pub struct MayRepeat {
 }
 
 /// The connection to the endpoint.
-async fn connect(worker: &Worker, address: Address, way: Way) -> Result<Stream, Cause> {
+async fn connect(
+    worker: &Worker,
+    address: Address,
+    way: Way,
+    timeout: Duration,
+) -> Result<Stream, Cause> {
     let (place, pending) = match way {
         Way::Reuse(stream) => return Ok(stream),
         Way::Connect(place, pending) => (place, pending),
     };
-    let timeout = worker.config.backend.connect_timeout;
     let make_room = || worker.give_up_idle();
     let mut stream = connect::connect(address, timeout, &worker.deadlines, make_room).await?;
     drop(pending);
@@ -127,7 +134,7 @@ async fn relay(
     request: &mut Request,
     terms: Terms<'_>,
 ) -> Result<Relayed, Failure> {
-    let timeout = worker.config.backend.body_timeout;
+    let timeout = terms.config.limits.body_timeout;
     let mut sink = Sink::new(&mut backend.sender, &backend.deadline, timeout);
     let result = buffer::send_all(&mut request.scratch.request, &mut sink).await;
     if result.is_err() && sink.sent == 0 {
@@ -209,14 +216,14 @@ fn report(
         Fared::Unknown => return,
     };
     if let Some((latency, now)) = observed {
-        worker.observe(request.pool, slot, latency, now);
+        worker.observe(request, slot, latency, now);
     }
     worker.report(slot, if let Fared::Badly(kind) = fared { Some(kind) } else { None });
 }
 
 /// Keeps a connection that is between two messages, for this worker's next request or, where
 /// another worker's has waited for a place, for that one.
-fn keep(worker: &Worker, slot: Slot, backend: Stream, seen: Option<Seen>) {
+fn keep(worker: &Worker, slot: Slot, backend: Stream, limits: IdleLimits, seen: Option<Seen>) {
     let is_anothers = |it: &Place| worker.waitlist.is_anothers_turn(worker.id(), it.limits());
     if backend.place.as_ref().is_some_and(is_anothers) {
         return backend.close();
@@ -226,7 +233,7 @@ fn keep(worker: &Worker, slot: Slot, backend: Stream, seen: Option<Seen>) {
     if let Some(timeout) = seen.and_then(|seen| seen.keeps_for) {
         idle.announce(slot, timeout);
     }
-    idle.checkin(slot, backend, clock::now());
+    idle.checkin(slot, backend, limits, clock::now());
     drop(idle);
     if has_place {
         worker.call_waiting();

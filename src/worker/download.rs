@@ -197,7 +197,7 @@ impl<'a> Downlink<'a> {
                 return Ok(head);
             }
             buffers.from_backend.make_room(limits.bytes_max);
-            self.uplink.begin_read(&self.worker.config, self.backend);
+            self.uplink.begin_read(&self.terms.config.limits, self.backend);
             let read = buffers.from_backend.fill(self.receiver).await;
             let cause = if self.client.is_gone() {
                 Cause::ClientLeft
@@ -285,7 +285,7 @@ impl<'a> Downlink<'a> {
     /// elsewhere; not where there can be no other attempt, since the client gets this answer then.
     fn see(&self, head: &ResponseHead<'_, '_>) -> Result<(), Failure> {
         let Terms { is_reused, is_retryable, has_other, .. } = self.terms;
-        let on = &self.worker.config.retry.on;
+        let on = &self.terms.config.retry.on;
         let is_repeatable = is_retryable && self.interims == 0 && self.is_repeatable_now();
         // A backend that gives an unused connection up may say so, just as a request comes
         // (RFC 9110 §15.5.9).
@@ -299,7 +299,12 @@ impl<'a> Downlink<'a> {
         let is_asked = on.statuses.as_ref().is_some_and(|it| it.contains(head.status));
         // The rest of a body may be too much to hold, and the answer would be lost.
         let is_sent = self.uplink.state.get() == UplinkState::Sent;
-        if is_asked && is_sent && has_other && is_repeatable && self.worker.affords_retry() {
+        if is_asked
+            && is_sent
+            && has_other
+            && is_repeatable
+            && self.worker.affords_retry(&self.terms.config.retry)
+        {
             return Err(started(Cause::ResponseStatus));
         }
         Ok(())
@@ -331,7 +336,7 @@ impl<'a> Downlink<'a> {
 
     /// Reads some of the body; 0 says that the backend ended it.
     async fn read(&mut self, mut room: Room<'_, '_>) -> Result<usize, Cause> {
-        self.uplink.begin_read(&self.worker.config, self.backend);
+        self.uplink.begin_read(&self.terms.config.limits, self.backend);
         self.client.wait_for(self.backend);
         let read = room.fill(self.receiver).await;
         self.client.wait_over();
@@ -348,7 +353,7 @@ impl<'a> Downlink<'a> {
     pub fn may_follow(&self, failure: Failure) -> bool {
         self.terms.is_retryable
             && self.is_repeatable_now()
-            && retry::is_asked(failure, &self.worker.config.retry.on)
+            && retry::is_asked(failure, &self.terms.config.retry.on)
     }
 
     /// Gives the backend up; the rest of the request's body is held for another attempt.

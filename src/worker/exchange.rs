@@ -52,7 +52,7 @@ async fn try_endpoints(
         };
         let (index, slot) = (placement.index, placement.slot);
         tried.add(slot);
-        let may_repeat = may_repeat(worker, request, &tried, retries);
+        let may_repeat = may_repeat(request, &tried, retries);
         let attempt =
             attempt::run(worker, client, peer, buffer, request, placement, may_repeat).await;
         let failure = match attempt {
@@ -63,10 +63,10 @@ async fn try_endpoints(
         let endpoint = snapshot.pool(request.pool).endpoints.get(index);
         let repeatable =
             Repeatable { is_idempotent: request.is_idempotent, is_held: request.is_held };
-        let may_follow = retry::may_follow(failure, repeatable, retries, &worker.config.retry);
+        let may_follow = retry::may_follow(failure, repeatable, retries, &request.config().retry);
         // An answer, or the wait for one, is given up only after the budget was asked.
         let is_given_up = matches!(failure.cause, Cause::ResponseStatus | Cause::BackendDown);
-        let is_afforded = || is_given_up || worker.affords_retry();
+        let is_afforded = || is_given_up || worker.affords_retry(&request.config().retry);
         if !may_follow || !is_afforded() {
             worker.note_backend(failure.cause, &peer.address.client, endpoint);
             return answer(worker, client, request, failure.cause).await;
@@ -89,8 +89,8 @@ async fn try_endpoints(
 }
 
 /// Whether an attempt may be followed by another, as far as that is known before it.
-fn may_repeat(worker: &Worker, request: &Request, tried: &Tried, retries: Retries) -> MayRepeat {
-    let retry = &worker.config.retry;
+fn may_repeat(request: &Request, tried: &Tried, retries: Retries) -> MayRepeat {
+    let retry = &request.config().retry;
     let after_sent = retry::may_follow_sent(request.is_idempotent, retries, retry);
     let elsewhere = after_sent && tried.has_other(request.endpoints());
     MayRepeat { after_sent, elsewhere }

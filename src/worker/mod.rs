@@ -44,11 +44,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Faults};
+use crate::config::{Config, Faults, PoolConfig};
 use crate::error::StartError;
 use crate::metrics::Counter;
 use crate::panic::message_of;
 use crate::sys::{self, Pending};
+use crate::upstream::snapshot::{Pool, Snapshot};
 use budget::MARK_INTERVAL;
 use deadline::Deadlines;
 use driver::Runtime;
@@ -197,13 +198,13 @@ fn obey(worker: &Rc<Worker>, message: Message) -> bool {
 
 /// Walks the deadlines and the pool again and again.
 async fn sweep(worker: Rc<Worker>) {
-    let tick = tick_of(&worker.config);
     let mut tidied = Instant::now();
     let mut freed = 0;
     loop {
         if !worker.has_unlogged() && worker.buffers.is_small() {
             worker.deadlines.filled().await;
         }
+        let tick = tick_of(&worker.config, &worker.snapshot());
         monoio::time::sleep(tick).await;
         let now = Instant::now();
         worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
@@ -230,19 +231,14 @@ async fn sweep(worker: Rc<Worker>) {
 }
 
 /// A quarter of the shortest timeout, so that none is late by more than that.
-fn tick_of(config: &Config) -> Duration {
-    let (client, backend) = (&config.client, &config.backend);
-    let shortest = [
-        client.header_timeout,
-        client.idle_timeout,
-        client.body_timeout,
-        backend.response_timeout,
-        backend.body_timeout,
-        backend.idle_timeout,
-        config.queue.timeout,
-    ]
-    .into_iter()
-    .min();
+fn tick_of(config: &Config, snapshot: &Snapshot) -> Duration {
+    let client = &config.client;
+    let clients = [client.header_timeout, client.idle_timeout, client.body_timeout];
+    let of_pool = |pool: &Pool| {
+        let PoolConfig { limits, queue_timeout, .. } = &*pool.config;
+        [limits.response_timeout, limits.body_timeout, limits.idle.timeout, *queue_timeout]
+    };
+    let shortest = snapshot.pools.iter().flat_map(of_pool).chain(clients).min();
     (shortest.unwrap_or(TICK_MAX) / 4).clamp(TICK_MIN, TICK_MAX)
 }
 

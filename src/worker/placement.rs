@@ -135,7 +135,7 @@ impl Search<'_> {
             return Err(Cause::QueueFull);
         };
         worker.lane().add(Counter::Queued);
-        let until = clock::now() + worker.config.queue.timeout;
+        let until = clock::now() + self.request.config().queue_timeout;
         let wanted = is_alone.then_some(full);
         let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, wanted, entry);
         let pool = self.request.pool;

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::config::PoolConfig;
 use crate::error::Cause;
 use crate::http1::Version;
 use crate::http1::forward::ClientSide;
@@ -75,6 +76,8 @@ pub struct Failure {
 /// What an attempt makes of its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
+    /// The settings of the request's pool.
+    pub config: &'a PoolConfig,
     /// A header line that the answer gets, or nothing.
     pub set_cookie: &'a [u8],
     /// Whether the connection had lain unused: the backend may have been about to close it.

@@ -92,17 +92,18 @@ pub async fn both_ways(
     terms: Terms<'_>,
 ) -> Result<Relayed, Failure> {
     let awaits_continue = request.facts.expects_continue;
-    let uplink = Uplink::new(UplinkState::Sending, awaits_continue, request.may_hold_body(worker));
+    let uplink = Uplink::new(UplinkState::Sending, awaits_continue, request.may_hold_body());
     let (facts, scratch) = (request.facts, &mut request.scratch);
     let mut upload = Upload {
         worker,
+        limits: &terms.config.limits,
         uplink: &uplink,
         client: &client.deadline,
         receiver: &mut client.receiver,
         backend: &backend.deadline,
         sender: &mut backend.sender,
         held: &mut scratch.request,
-        held_bytes_max: request.head_bytes + worker.config.retry.body_bytes_max,
+        held_bytes_max: request.head_bytes + terms.config.retry.body_bytes_max,
     };
     let mut downlink = Downlink::new(
         (worker, facts, terms, &uplink),

@@ -11,7 +11,7 @@ use std::time::Instant;
 use httparse::Header;
 
 use crate::clock;
-use crate::config::{HEADERS_LIMIT, Policy};
+use crate::config::{BalanceConfig, HEADERS_LIMIT, Policy, PoolConfig};
 use crate::error::Cause;
 use crate::http1::chunked::Output;
 use crate::http1::client;
@@ -82,7 +82,7 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     let snapshot = worker.snapshot();
     let pool = route::select(&snapshot, peer.address.listener);
     let client = || client::address_of(head.headers, peer.address.client.ip(), trusted);
-    let hash = hash_of(worker, &head, client);
+    let hash = hash_of(&snapshot.pool(pool).config.balance, &head, client);
     let session = session_of(&snapshot, pool, head.headers);
     let mut scratch = worker.buffers.take_scratch();
     let additions = Additions {
@@ -116,7 +116,7 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     };
     scratch.request.extend_from_slice(&buffer.unread()[..taken.kept]);
     buffer.consume(taken.used);
-    let is_held = taken.kept <= config.retry.body_bytes_max;
+    let is_held = taken.kept <= snapshot.pool(pool).config.retry.body_bytes_max;
     Ok(Some(Request {
         at: clock::now(),
         facts,
@@ -136,9 +136,9 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
 impl Request {
     /// Whether the rest of its body can be held while it is sent, for another attempt.
     #[must_use]
-    pub fn may_hold_body(&self, worker: &Worker) -> bool {
+    pub fn may_hold_body(&self) -> bool {
         let held = (self.scratch.request.len() - self.head_bytes) as u64;
-        let bytes_max = worker.config.retry.body_bytes_max as u64;
+        let bytes_max = self.config().retry.body_bytes_max as u64;
         self.is_idempotent && self.is_held && held + self.body.bytes_left() <= bytes_max
     }
 
@@ -165,6 +165,12 @@ impl Request {
         self.snapshot.pool(self.pool)
     }
 
+    /// The settings of the pool it goes to.
+    #[must_use]
+    pub fn config(&self) -> &PoolConfig {
+        &self.endpoints().config
+    }
+
     /// The header line that puts its session on this endpoint of the request's snapshot, or
     /// nothing: a session moves only when the endpoint that it is on cannot serve it.
     #[must_use]
@@ -177,8 +183,11 @@ impl Request {
 }
 
 /// The hash of a request's key; a request without one gets any.
-fn hash_of(worker: &Worker, head: &RequestHead<'_, '_>, client: impl FnOnce() -> IpAddr) -> u64 {
-    let balance = &worker.config.balance;
+fn hash_of(
+    balance: &BalanceConfig,
+    head: &RequestHead<'_, '_>,
+    client: impl FnOnce() -> IpAddr,
+) -> u64 {
     if balance.policy != Policy::Maglev {
         return 0;
     }

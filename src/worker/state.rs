@@ -14,7 +14,7 @@ use monoio::io::{CancelHandle, Canceller};
 use monoio::net::TcpListener;
 
 use crate::clock;
-use crate::config::{Config, Faults, Policy};
+use crate::config::{Config, Faults, Policy, RetryConfig};
 use crate::error::Cause;
 use crate::http1::client;
 use crate::metrics::{Counter, Lane, Lanes};
@@ -126,13 +126,11 @@ impl Worker {
         let Shared { id, config, lanes, places, waitlist, published, outcomes, .. } = shared;
         let mut view = View::new(published);
         let snapshot = Rc::new(Held::load(&mut view));
-        let backend = &config.backend;
-        let idle = IdlePool::new(backend.idle_per_endpoint_max, backend.idle_timeout);
         let rate = config.client.rate_max.map(|per_second| {
             RateLimit::new(per_second.get(), config.workers.cores.len(), ADDRESSES_MAX)
         });
         Worker {
-            idle: RefCell::new(idle),
+            idle: RefCell::default(),
             config,
             deadlines,
             buffers: Buffers::default(),
@@ -204,11 +202,11 @@ impl Worker {
     }
 
     /// Remembers how long an endpoint took until its answer began, where the policy heeds that.
-    pub fn observe(&self, pool: PoolId, slot: Slot, latency: Duration, now: Instant) {
-        if self.config.balance.policy != Policy::Ewma {
+    pub fn observe(&self, request: &Request, slot: Slot, latency: Duration, now: Instant) {
+        if request.config().balance.policy != Policy::Ewma {
             return;
         }
-        self.with_cursor(pool, |cursor| cursor.observe(slot, latency, now));
+        self.with_cursor(request.pool, |cursor| cursor.observe(slot, latency, now));
     }
 
     fn with_cursor<T>(&self, pool: PoolId, with: impl FnOnce(&mut Cursor) -> T) -> T {
@@ -230,8 +228,8 @@ impl Worker {
     }
 
     /// Whether the retries of all workers leave room for one more; counts it if not.
-    pub fn affords_retry(&self) -> bool {
-        let is_affordable = self.budget.allows(self.retry_counts(), &self.config.retry);
+    pub fn affords_retry(&self, config: &RetryConfig) -> bool {
+        let is_affordable = self.budget.allows(self.retry_counts(), config);
         if !is_affordable {
             self.lane().add(Counter::RetriesDenied);
         }
@@ -245,12 +243,14 @@ impl Worker {
         if self.heeded.replace(snapshot.epoch) != snapshot.epoch {
             self.queue.call_all();
         }
-        let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
-        let sick: Vec<Slot> = endpoints.clone().filter(|it| it.is_sick).map(|it| it.slot).collect();
-        if !sick.is_empty() && endpoints.clone().any(Endpoint::is_eligible) {
-            // What the budget does not cover is better left waiting than refused.
-            let retries_max = self.budget.left(self.retry_counts(), &self.config.retry);
-            self.deadlines.leave(retries_max, |slot| sick.contains(&slot));
+        for pool in &snapshot.pools {
+            let is_sick = |it: &&Endpoint| it.is_sick;
+            let sick: Vec<Slot> = pool.endpoints.iter().filter(is_sick).map(|it| it.slot).collect();
+            if !sick.is_empty() && pool.endpoints.iter().any(Endpoint::is_eligible) {
+                // What the budget does not cover is better left waiting than refused.
+                let retries_max = self.budget.left(self.retry_counts(), &pool.config.retry);
+                self.deadlines.leave(retries_max, |slot| sick.contains(&slot));
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::config::{ClientLimits, Config};
+use crate::config::{BackendLimits, ClientLimits};
 use crate::error::Cause;
 use crate::http1::framing::Body;
 use crate::sys::{self, Side};
@@ -79,9 +79,9 @@ impl Uplink {
     /// The response is being read: the backend has its time, once it has the whole request.
     /// Before that, it may be waiting for the client. A head that comes in pieces has no more
     /// time than one that comes whole.
-    pub fn begin_read(&self, config: &Config, backend: &Deadline) {
+    pub fn begin_read(&self, limits: &BackendLimits, backend: &Deadline) {
         if !self.is_reading.replace(true) || self.has_answer.get() {
-            self.arm_backend(config, backend);
+            self.arm_backend(limits, backend);
         }
     }
 
@@ -102,11 +102,10 @@ impl Uplink {
         matches!(self.state.get(), UplinkState::Sending | UplinkState::Holding)
     }
 
-    fn arm_backend(&self, config: &Config, backend: &Deadline) {
+    fn arm_backend(&self, limits: &BackendLimits, backend: &Deadline) {
         let is_backends_turn =
             self.state.get() != UplinkState::Sending || self.awaits_continue.get();
         if self.is_reading.get() && is_backends_turn {
-            let limits = &config.backend;
             let is_in_body = self.has_answer.get();
             let timeout = if is_in_body { limits.body_timeout } else { limits.response_timeout };
             backend.arm(Wait::Read, timeout);
@@ -118,6 +117,8 @@ impl Uplink {
 pub struct Upload<'a> {
     /// The worker of both connections.
     pub worker: &'a Worker,
+    /// The backends' times.
+    pub limits: &'a BackendLimits,
     /// What the other direction sees of this one.
     pub uplink: &'a Uplink,
     /// The client's deadlines.
@@ -174,7 +175,7 @@ impl Upload<'_> {
         large.restore(buffer);
         if self.uplink.state.get() == UplinkState::Sending {
             self.uplink.state.set(UplinkState::Sent);
-            self.uplink.arm_backend(&self.worker.config, self.backend);
+            self.uplink.arm_backend(self.limits, self.backend);
         }
     }
 
@@ -262,7 +263,7 @@ impl Upload<'_> {
     }
 
     fn backend_sink(&mut self) -> Sink<'_> {
-        Sink::new(self.sender, self.backend, self.worker.config.backend.body_timeout)
+        Sink::new(self.sender, self.backend, self.limits.body_timeout)
     }
 
     /// A backend that takes no more may still answer, so that is no failure.
@@ -270,7 +271,7 @@ impl Upload<'_> {
         if sent.is_err() && self.uplink.state.get() == UplinkState::Sending {
             self.uplink.state.set(UplinkState::Dropping);
             self.client.arm(Wait::Read, LINGER_TIME);
-            self.uplink.arm_backend(&self.worker.config, self.backend);
+            self.uplink.arm_backend(self.limits, self.backend);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{check_refused, config_of, config_of_words};
+use super::{check_refused, config_of, config_of_words, pool_of};
 use crate::config::{HashKey, Policy, RetryOn, SameSite, Statuses};
 
 #[test]
@@ -17,7 +17,7 @@ fn policies_are_read_by_name() {
         ("--policy random", Policy::Random),
         ("--policy maglev", Policy::Maglev),
     ] {
-        assert_eq!(config_of(flags).unwrap().balance.policy, policy, "{flags}");
+        assert_eq!(pool_of(flags).balance.policy, policy, "{flags}");
     }
     check_refused("--policy fastest", "least-connections");
 }
@@ -33,8 +33,8 @@ fn hash_keys_are_read_with_their_names() {
         ("cookie:Session", HashKey::Cookie("Session".to_owned())),
         ("query:a%20b", HashKey::Query("a%20b".to_owned())),
     ] {
-        let config = config_of(&format!("--policy maglev --hash-key {text}")).unwrap();
-        assert_eq!(config.balance.hash_key, key, "{text}");
+        let pool = pool_of(&format!("--policy maglev --hash-key {text}"));
+        assert_eq!(pool.balance.hash_key, key, "{text}");
     }
     for (text, reason) in [
         ("url", "none of source"),
@@ -53,14 +53,14 @@ fn hash_keys_are_read_with_their_names() {
 
 #[test]
 fn flags_of_the_hash_need_the_policy_that_hashes() {
-    let balance = config_of("--policy maglev").unwrap().balance;
+    let balance = pool_of("--policy maglev").balance;
     assert_eq!((balance.hash_key, balance.hash_seed), (HashKey::Source, 0));
     assert_eq!(balance.hash_balance_percent, None);
     let flags = "--policy maglev --hash-seed 18446744073709551615 --hash-balance-factor 125";
-    let balance = config_of(flags).unwrap().balance;
+    let balance = pool_of(flags).balance;
     assert_eq!(balance.hash_seed, u64::MAX);
     assert_eq!(balance.hash_balance_percent.unwrap().get(), 125);
-    let off = config_of("--policy maglev --hash-balance-factor 0").unwrap().balance;
+    let off = pool_of("--policy maglev --hash-balance-factor 0").balance;
     assert_eq!(off.hash_balance_percent, None);
     for flag in ["--hash-key uri", "--hash-seed 1", "--hash-balance-factor 125"] {
         check_refused(flag, "needs --policy maglev");
@@ -73,8 +73,8 @@ fn flags_of_the_hash_need_the_policy_that_hashes() {
 
 #[test]
 fn sticky_cookies_are_read_with_their_attributes() {
-    let sticky = |text: &str| config_of(&format!("--sticky-cookie {text}")).unwrap().balance.sticky;
-    assert!(config_of("").unwrap().balance.sticky.is_none());
+    let sticky = |text: &str| pool_of(&format!("--sticky-cookie {text}")).balance.sticky;
+    assert!(pool_of("").balance.sticky.is_none());
     let plain = sticky("LANE").unwrap();
     assert_eq!((plain.name.as_str(), plain.path.as_str()), ("LANE", "/"));
     assert_eq!((plain.domain, plain.max_age, plain.same_site), (None, None, None));
@@ -123,7 +123,7 @@ fn the_sticky_secret_is_a_files_content_or_random() {
         let config = config_of_words(&words);
         // A file that is gone already is what one of the cases is about.
         std::fs::remove_file(&path).ok();
-        config.map(|config| config.balance.sticky.unwrap().secret)
+        config.map(|mut config| config.pools.remove(0).balance.sticky.unwrap().secret)
     };
     assert_eq!(read(path("line", b"0123456789abcdef\n")).unwrap(), b"0123456789abcdef");
     assert_eq!(read(path("bytes", &[0; 4096])).unwrap(), [0; 4096]);
@@ -137,7 +137,7 @@ fn the_sticky_secret_is_a_files_content_or_random() {
         let error = read(path).unwrap_err();
         assert!(error.contains(reason) && error.contains("urandom"), "{error}");
     }
-    let random = || config_of("--sticky-cookie a").unwrap().balance.sticky.unwrap().secret;
+    let random = || pool_of("--sticky-cookie a").balance.sticky.unwrap().secret;
     assert_eq!(random().len(), 32);
     assert_ne!(random(), random());
     check_refused("--sticky-secret-file /nowhere", "needs --sticky-cookie");
@@ -145,9 +145,9 @@ fn the_sticky_secret_is_a_files_content_or_random() {
 
 #[test]
 fn slow_start_and_panic_are_off_by_default() {
-    let balance = config_of("").unwrap().balance;
+    let balance = pool_of("").balance;
     assert_eq!((balance.slow_start, balance.panic_percent), (Duration::ZERO, 0));
-    let balance = config_of("--slow-start 30s --panic-percent 100").unwrap().balance;
+    let balance = pool_of("--slow-start 30s --panic-percent 100").balance;
     assert_eq!((balance.slow_start, balance.panic_percent), (Duration::from_secs(30), 100));
     check_refused("--slow-start 2h", "0s to 1h");
     check_refused("--panic-percent 101", "0 to 100");
@@ -155,22 +155,24 @@ fn slow_start_and_panic_are_off_by_default() {
 
 #[test]
 fn the_queue_has_a_length_and_a_time() {
-    let queue = config_of("").unwrap().queue;
-    assert_eq!((queue.requests_max, queue.timeout), (1024, Duration::from_secs(5)));
-    let queue = config_of("--queue-max 0 --queue-timeout 1ms").unwrap().queue;
-    assert_eq!((queue.requests_max, queue.timeout), (0, Duration::from_millis(1)));
+    let queue = |flags| {
+        let config = config_of(flags).unwrap();
+        (config.queue_max, config.pools[0].queue_timeout)
+    };
+    assert_eq!(queue(""), (1024, Duration::from_secs(5)));
+    assert_eq!(queue("--queue-max 0 --queue-timeout 1ms"), (0, Duration::from_millis(1)));
     check_refused("--queue-max 1048577", "0 to 1048576");
     check_refused("--queue-timeout 0s", "1ms to 1day");
 }
 
 #[test]
 fn retries_are_limited_in_number_size_and_share() {
-    let retry = config_of("").unwrap().retry;
+    let retry = pool_of("").retry;
     assert_eq!((retry.retries_max, retry.body_bytes_max), (3, 65_536));
     assert_eq!((retry.budget_percent, retry.budget_per_second), (20, 3));
     let flags =
         "--retries 0 --retry-body-bytes-max 0 --retry-budget-percent 100 --retry-budget-min 0";
-    let retry = config_of(flags).unwrap().retry;
+    let retry = pool_of(flags).retry;
     assert_eq!((retry.retries_max, retry.body_bytes_max), (0, 0));
     assert_eq!((retry.budget_percent, retry.budget_per_second), (100, 0));
     check_refused("--retries 11", "0 to 10");
@@ -189,8 +191,8 @@ fn retries_are_limited_in_number_size_and_share() {
 #[test]
 fn what_is_tried_again_is_a_list() {
     let none = RetryOn { lost: false, down: false, timeout: false, invalid: false, statuses: None };
-    let on = |text: &str| config_of(&format!("--retry-on {text}")).unwrap().retry.on;
-    assert_eq!(config_of("").unwrap().retry.on, RetryOn { lost: true, down: true, ..none.clone() });
+    let on = |text: &str| pool_of(&format!("--retry-on {text}")).retry.on;
+    assert_eq!(pool_of("").retry.on, RetryOn { lost: true, down: true, ..none.clone() });
     assert_eq!(on("none"), none);
     assert_eq!(
         on("timeout,invalid,down"),

@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
-use super::{check_refused, config_of, config_of_words};
+use super::{check_refused, config_of_words, pool_of};
 use crate::config::{HealthHeader, InitialHealth, Statuses};
 
 #[test]
 fn a_probe_asks_what_its_flags_say() {
-    let health = config_of("").unwrap().health;
+    let health = pool_of("").health;
     assert_eq!((health.path.as_deref(), health.method.as_str()), (Some("/health"), "GET"));
     assert_eq!((health.host, health.headers, health.body), (None, Vec::new(), None));
     assert_eq!(health.statuses, Statuses(vec![200..=399]));
     assert_eq!((health.initial, health.agent_port), (InitialHealth::Probe, None));
     let flags = "--health-method OPTIONS --health-host a.example:81 --health-body ok \
                  --health-status 301,200-250,251-299 --health-initial up --agent-port 65535";
-    let health = config_of(flags).unwrap().health;
+    let health = pool_of(flags).health;
     assert_eq!((health.method.as_str(), health.host.as_deref()), ("OPTIONS", Some("a.example:81")));
     assert_eq!((health.body.as_deref(), health.agent_port), (Some("ok"), Some(65535)));
     assert_eq!(health.statuses, Statuses(vec![200..=299, 301..=301]));
     assert_eq!(health.initial, InitialHealth::Up);
-    assert_eq!(config_of_words(&["--health-path", ""]).unwrap().health.path, None);
+    assert_eq!(config_of_words(&["--health-path", ""]).unwrap().pools[0].health.path, None);
 }
 
 #[test]
@@ -58,7 +58,8 @@ fn what_a_probe_cannot_ask_is_refused() {
 #[test]
 fn a_probes_headers_are_lines() {
     let headers = |text: &str| {
-        config_of_words(&["--health-header", text]).map(|config| config.health.headers)
+        config_of_words(&["--health-header", text])
+            .map(|config| config.pools[0].health.headers.clone())
     };
     let header = |name: &str, value: &str| HealthHeader { name: name.into(), value: value.into() };
     for (text, expected) in [
@@ -70,7 +71,7 @@ fn a_probes_headers_are_lines() {
         assert_eq!(headers(text), Ok(expected), "{text}");
     }
     let two = ["--health-header", "A: 1", "--health-header", "A: 2"];
-    let two = config_of_words(&two).unwrap().health.headers;
+    let two = config_of_words(&two).unwrap().pools[0].health.headers.clone();
     assert_eq!(two, [header("A", "1"), header("A", "2")]);
     for (text, reason) in [
         ("A", "no 'NAME: VALUE'"),
@@ -94,7 +95,7 @@ fn a_probes_headers_are_lines() {
 #[test]
 fn a_probe_takes_no_longer_than_the_shortest_interval() {
     let times = |flags: &str| {
-        let health = config_of(flags).unwrap().health;
+        let health = pool_of(flags).health;
         [health.interval, health.interval_changing, health.interval_down, health.timeout]
             .map(|time| time.as_millis())
     };
@@ -118,7 +119,7 @@ fn a_probe_takes_no_longer_than_the_shortest_interval() {
 
 #[test]
 fn ejection_has_defaults_and_can_be_off() {
-    let eject = config_of("").unwrap().eject;
+    let eject = pool_of("").eject;
     assert_eq!(eject.consecutive_max.map(u32::from), Some(5));
     assert_eq!(eject.success_gap_percent.map(u32::from), Some(30));
     assert_eq!((eject.interval, eject.requests_min), (Duration::from_secs(10), 100));
@@ -126,7 +127,7 @@ fn ejection_has_defaults_and_can_be_off() {
     assert_eq!(eject.percent_max, 50);
     let flags = "--eject-after 0 --eject-success-gap 0 --eject-interval 1s --eject-requests-min 1 \
                  --eject-time 1s --eject-time-max 1s --eject-max-percent 0";
-    let eject = config_of(flags).unwrap().eject;
+    let eject = pool_of(flags).eject;
     assert_eq!((eject.consecutive_max, eject.success_gap_percent), (None, None));
     assert_eq!((eject.requests_min, eject.percent_max), (1, 0));
     check_refused("--eject-time 6m", "--eject-time 6m is longer than --eject-time-max 5m");
@@ -137,14 +138,14 @@ fn ejection_has_defaults_and_can_be_off() {
 
 #[test]
 fn the_breaker_is_off_by_default() {
-    let breaker = config_of("").unwrap().breaker;
+    let breaker = pool_of("").breaker;
     assert_eq!((breaker.requests_max, breaker.pending_max), (None, None));
     assert_eq!((breaker.error_percent, breaker.requests_min), (None, 20));
     assert_eq!(breaker.window, Duration::from_secs(10));
     assert_eq!((breaker.open_time, breaker.trials.get()), (Duration::from_secs(5), 3));
     let flags = "--breaker-requests-max 1 --breaker-pending-max 2 --breaker-error-percent 100 \
                  --breaker-window 1s --breaker-requests-min 1 --breaker-open-time 1s --breaker-trials 1";
-    let breaker = config_of(flags).unwrap().breaker;
+    let breaker = pool_of(flags).breaker;
     assert_eq!(breaker.requests_max.map(u32::from), Some(1));
     assert_eq!(breaker.pending_max.map(u32::from), Some(2));
     assert_eq!(breaker.error_percent.map(u32::from), Some(100));

@@ -14,7 +14,7 @@ fn configuration() -> Config {
 fn member(mode: Mode) -> Member {
     let config = configuration();
     let backend = backend("127.0.0.1", 80, mode);
-    Member::new(0, &backend, &config.breaker, InitialHealth::Probe, Instant::now())
+    Member::new(0, &backend, &config.pools[0].breaker, InitialHealth::Probe, Instant::now())
 }
 
 /// The standing of an endpoint with this mode that these words befell, and the one while its pool
@@ -26,7 +26,7 @@ fn check(mode: Mode, words: &str, heeding: Standing, panicking: Standing) {
     for word in words.split_whitespace() {
         match word {
             "up" => member.is_healthy = true,
-            "ejected" => member.ejection = member.ejection.eject(now, &config.eject),
+            "ejected" => member.ejection = member.ejection.eject(now, &config.pools[0].eject),
             "open" => member.breaker = Breaker::Open { until: now },
             "half-open" => {
                 member.breaker = Breaker::HalfOpen { until: now, begun: Tally::default() };
@@ -78,7 +78,7 @@ fn a_name_has_no_address_before_it_is_resolved() {
         ("::1", "default/[::1]:80", true),
     ] {
         let backend = backend(host, 80, Mode::Ready);
-        let breaker = configuration().breaker;
+        let breaker = configuration().pools[0].breaker;
         for initial in [InitialHealth::Probe, InitialHealth::Up] {
             let member = Member::new(0, &backend, &breaker, initial, Instant::now());
             let endpoint = &member.endpoint;

@@ -22,8 +22,8 @@ impl Pool {
         let (now, lanes) = (Instant::now(), Lanes::new(2, endpoints));
         let (sender, outcomes) = outcome::channel();
         let passive = Passive::new(
-            config.eject,
-            config.breaker,
+            config.pools[0].eject,
+            config.pools[0].breaker,
             lanes.clone(),
             outcomes,
             Arc::default(),
@@ -31,7 +31,8 @@ impl Pool {
         );
         let backend = backend("127.0.0.1", 80, Mode::Ready);
         let member = |number| {
-            let mut member = Member::new(number, &backend, &config.breaker, InitialHealth::Up, now);
+            let mut member =
+                Member::new(number, &backend, &config.pools[0].breaker, InitialHealth::Up, now);
             member.is_judged = true;
             member
         };
@@ -65,13 +66,13 @@ const SOON: Duration = Duration::from_millis(25);
 
 fn consecutive() -> Config {
     let mut config = config(&[], Duration::from_secs(1));
-    config.eject.consecutive_max = NonZeroU32::new(5);
+    config.pools[0].eject.consecutive_max = NonZeroU32::new(5);
     config
 }
 
 fn success() -> Config {
     let mut config = config(&[], Duration::from_secs(1));
-    config.eject.success_gap_percent = NonZeroU32::new(20);
+    config.pools[0].eject.success_gap_percent = NonZeroU32::new(20);
     config
 }
 
@@ -113,7 +114,7 @@ fn no_more_are_ejected_at_once_than_may_be() {
         [(4, 50, 2), (4, 100, 3), (10, 10, 1), (2, 10, 1), (2, 0, 0), (1, 100, 0)]
     {
         let mut config = consecutive();
-        config.eject.percent_max = percent_max;
+        config.pools[0].eject.percent_max = percent_max;
         let mut pool = Pool::new(endpoints, &config);
         for number in 0..endpoints as u32 {
             pool.fail(number, 0, 0, 6);
@@ -181,7 +182,7 @@ fn two_outliers_do_not_hide_each_other() {
 #[test]
 fn a_breaker_turns_by_the_lanes() {
     let mut config = config(&[], Duration::from_secs(1));
-    config.breaker.error_percent = NonZeroU32::new(50);
+    config.pools[0].breaker.error_percent = NonZeroU32::new(50);
     let mut pool = Pool::new(2, &config);
     let limits = Arc::clone(&pool.members[1].endpoint.limits);
     pool.count(1, 10, 10);

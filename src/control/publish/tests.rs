@@ -30,6 +30,7 @@ fn verdict(index: usize, healthy: bool) -> News {
 fn publisher() -> (Publisher, crossbeam::channel::Receiver<()>) {
     let (sender, receiver) = crossbeam::channel::bounded(1);
     let (config, now) = (config(&[], Duration::from_secs(1)), std::time::Instant::now());
+    let config = config.pools.into_iter().next().unwrap();
     let backend = backend("127.0.0.1", 80, Mode::Ready);
     let member = |number| Member::new(number, &backend, &config.breaker, InitialHealth::Probe, now);
     let members = (0..BACKENDS as u32).map(member).collect();
@@ -37,7 +38,7 @@ fn publisher() -> (Publisher, crossbeam::channel::Receiver<()>) {
     let (_, outcomes) = outcome::channel();
     let lanes = Lanes::new(1, BACKENDS);
     let passive = Passive::new(config.eject, config.breaker, lanes, outcomes, Arc::default(), now);
-    (Publisher::new(roster, passive, config.balance, sender), receiver)
+    (Publisher::new(roster, passive, config.into(), sender), receiver)
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -13,14 +13,14 @@ const THERE: ([u8; 4], u16) = ([127, 0, 0, 2], 80);
 
 fn roster(modes: &[Mode], panic_percent: u8) -> Roster {
     let mut config = config(&[], Duration::from_secs(1));
-    config.balance.panic_percent = panic_percent;
+    config.pools[0].balance.panic_percent = panic_percent;
     let now = Instant::now();
     let member = |(number, mode): (u32, &Mode)| {
         let backend = backend("name", 80, *mode);
-        Member::new(number, &backend, &config.breaker, InitialHealth::Probe, now)
+        Member::new(number, &backend, &config.pools[0].breaker, InitialHealth::Probe, now)
     };
     let members = (0..).zip(modes).map(member).collect();
-    Roster::new(members, &config.balance, now)
+    Roster::new(members, &config.pools[0].balance, now)
 }
 
 fn verdict(index: usize, healthy: bool, address: impl Into<SocketAddr>) -> News {
@@ -149,7 +149,7 @@ fn a_weight_is_told_once_a_second_and_at_last() {
 #[test]
 fn an_endpoint_that_comes_up_again_is_no_longer_ejected() {
     let mut roster = roster(&[Mode::Ready], 0);
-    let eject = config(&[], Duration::from_secs(1)).eject;
+    let eject = config(&[], Duration::from_secs(1)).pools[0].eject;
     let now = Instant::now();
     roster.apply(verdict(0, true, HERE), now);
     roster.members[0].ejection = roster.members[0].ejection.eject(now, &eject);
