@@ -5,6 +5,8 @@
 
 mod build;
 mod demo;
+mod doctor;
+mod documents;
 mod flags;
 mod read;
 #[cfg(test)]
@@ -14,6 +16,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use build::Machine;
 pub use demo::{BackendArgs, DemoArgs};
+pub use doctor::DoctorArgs;
+pub use documents::{CompletionsArgs, completions, manual};
 pub use flags::{LogFormat, ProxyArgs};
 
 /// A thread-per-core HTTP load balancer.
@@ -43,13 +47,19 @@ pub enum Command {
     Backend(BackendArgs),
     /// Run three demo backends and a load balancer in front of them, to try it out.
     Demo(DemoArgs),
+    /// Look at this machine and say what a load balancer with these flags lacks on it.
+    Doctor(DoctorArgs),
+    /// Print a script that makes a shell complete corelane's flags.
+    Completions(CompletionsArgs),
+    /// Print the manual page, for man -l.
+    Man,
 }
 
 impl Cli {
     /// Reads the program's arguments and environment.
     ///
-    /// The environment is the load balancer's alone: `corelane demo` beside a configured one
-    /// would take its settings otherwise.
+    /// The environment is the load balancer's: `corelane demo` beside a configured one would take
+    /// its settings otherwise. `corelane doctor` reads it too, since it judges for that one.
     ///
     /// # Errors
     /// What clap has to say, help and version included.

@@ -230,3 +230,5 @@ pub const BACKENDS_MAX: usize = 1024;
 pub const HEADERS_LIMIT: usize = 256;
 /// The most workers of a process.
 pub const WORKERS_MAX: usize = 512;
+/// The descriptors that are for listeners, rings, mailboxes, probes and files, not for clients.
+pub const DESCRIPTORS_RESERVED: usize = 64;

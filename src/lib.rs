@@ -91,7 +91,7 @@
 //! `sys error config metrics panic clock` <
 //! `http1 upstream::{endpoint,limit,hash,balance,sticky,snapshot,route,outcome,patience,pool}` <
 //! `worker::{driver,event,join,places,rate,handover,mailbox,waitlist,deadline,silence,stream,buffer,pipes,splice}`
-//! `upstream::connect` < `health discovery worker` < `control demo` < `server` < `cli main`.
+//! `upstream::connect` < `health discovery worker` < `control demo doctor` < `server` < `cli main`.
 //!
 //! Users know a backend, which has a name and is given by a flag; the code calls what a snapshot
 //! makes of it an endpoint.
@@ -112,6 +112,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod discovery;
+pub mod doctor;
 pub mod error;
 pub mod health;
 pub mod http1;

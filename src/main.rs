@@ -1,7 +1,7 @@
 //! The `corelane` program: reads the command line, starts what it says, and exits with its code.
 
 use std::io::Write;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 
@@ -11,8 +11,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
-use corelane::cli::{BackendArgs, Cli, Command, DemoArgs, LogFormat, Machine, ProxyArgs, line_of};
+use corelane::cli::{
+    BackendArgs, Cli, Command, DemoArgs, DoctorArgs, LogFormat, Machine, ProxyArgs, completions,
+    line_of, manual,
+};
 use corelane::demo::{self, Backend, BackendConfig};
+use corelane::doctor::{self, Host, Ring};
 use corelane::error::{EXIT_USAGE, StartError};
 use corelane::server::{Server, Signals};
 
@@ -28,6 +32,9 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Backend(args)) => run_backend(args),
         Some(Command::Demo(args)) => run_demo(&args),
+        Some(Command::Doctor(args)) => run_doctor(&args),
+        Some(Command::Completions(args)) => print(&completions(args.shell)),
+        Some(Command::Man) => print_manual(),
         None => run_proxy(cli.proxy),
     };
     let code = result.unwrap_or_else(|error| {
@@ -48,13 +55,18 @@ fn run_proxy(args: ProxyArgs) -> Result<u8, StartError> {
 }
 
 fn bind(args: ProxyArgs) -> Result<Server, StartError> {
+    let descriptors = raise_descriptor_limit();
+    Server::bind(args.into_config(&machine(descriptors))?)
+}
+
+/// What this machine allows a process that may open so many descriptors.
+fn machine(descriptors: usize) -> Machine {
     let mut cores: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     cores.sort_unstable();
     // Counts the affinity mask and the cgroup's quota.
     let parallelism = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let descriptors = raise_descriptor_limit();
-    Server::bind(args.into_config(&Machine { cores, parallelism, descriptors })?)
+    Machine { cores, parallelism, descriptors }
 }
 
 /// Each connection takes a descriptor, and the soft limit is often 1024: takes what the hard one
@@ -70,6 +82,28 @@ fn raise_descriptor_limit() -> usize {
         }
     };
     usize::try_from(in_force.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
+}
+
+/// Says what this machine lacks.
+fn run_doctor(args: &DoctorArgs) -> Result<u8, StartError> {
+    // No flag of the doctor's is limited by descriptors.
+    let subject = args.subject(&machine(usize::MAX))?;
+    let host = Host::at(args.root.clone());
+    let entries = NonZeroU32::new(subject.ring_entries).unwrap_or(NonZeroU32::MIN);
+    let report = doctor::examine(&subject, &host, &Ring::probe(entries));
+    let text = if args.json { report.to_json().to_string() } else { report.to_string() };
+    say(&mut std::io::stdout(), &text);
+    Ok(report.exit_code())
+}
+
+fn print_manual() -> Result<u8, StartError> {
+    print(&manual().map_err(|error| StartError::Resource("the manual page", error))?)
+}
+
+/// Prints a document.
+fn print(text: &[u8]) -> Result<u8, StartError> {
+    say(&mut std::io::stdout(), String::from_utf8_lossy(text).trim_end());
+    Ok(0)
 }
 
 /// Runs one demo backend until a signal comes.

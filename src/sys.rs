@@ -97,6 +97,14 @@ pub fn release_freed_memory() {
     unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
+/// The allocator's version, as in 30302 for 3.3.2.
+#[must_use]
+pub fn allocator_version() -> u32 {
+    // SAFETY: it takes nothing and reads a constant.
+    let version = unsafe { libmimalloc_sys::mi_version() };
+    u32::try_from(version).unwrap_or(0)
+}
+
 /// Whether `accept` on a listener would return at once.
 #[must_use]
 pub fn is_readable(fd: RawFd) -> bool {

@@ -13,9 +13,9 @@ use crate::cli::flags::{
 };
 use crate::cli::read::{List, parse_cores};
 use crate::config::{
-    BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DEFAULT_POOL, DriverChoice,
-    Faults, ForwardConfig, ForwardedHeaders, HeadLimits, IdleLimits, ListenerConfig, PoolConfig,
-    Steer, WORKERS_MAX, WorkersConfig,
+    BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DEFAULT_POOL,
+    DESCRIPTORS_RESERVED, DriverChoice, Faults, ForwardConfig, ForwardedHeaders, HeadLimits,
+    IdleLimits, ListenerConfig, PoolConfig, Steer, WORKERS_MAX, WorkersConfig,
 };
 use crate::error::StartError;
 
@@ -66,11 +66,7 @@ impl ProxyArgs {
             }],
             workers: WorkersConfig {
                 cores: cores_of(&workers, &machine.cores, machine.parallelism)?,
-                driver: match workers.driver {
-                    DriverArg::Auto => DriverChoice::Auto,
-                    DriverArg::Uring => DriverChoice::Uring,
-                    DriverArg::Epoll => DriverChoice::Epoll,
-                },
+                driver: driver_of(workers.driver),
                 ring_entries: at_least_one(workers.ring_entries),
                 steer: match workers.steer {
                     SteerArg::Off => Steer::Off,
@@ -192,8 +188,17 @@ fn backends_of(backends: Vec<BackendConfig>) -> Result<Vec<BackendConfig>, Start
     }
 }
 
+/// The driver that `--driver` names.
+pub(super) fn driver_of(driver: DriverArg) -> DriverChoice {
+    match driver {
+        DriverArg::Auto => DriverChoice::Auto,
+        DriverArg::Uring => DriverChoice::Uring,
+        DriverArg::Epoll => DriverChoice::Epoll,
+    }
+}
+
 /// The core of each worker, in order.
-fn cores_of(
+pub(super) fn cores_of(
     workers: &WorkerArgs,
     allowed: &[usize],
     parallelism: usize,
@@ -229,6 +234,3 @@ fn usage(reason: String) -> StartError {
 fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
-
-/// Descriptors for listeners, rings, mailboxes, probes and files.
-const DESCRIPTORS_RESERVED: usize = 64;

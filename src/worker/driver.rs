@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::num::NonZeroU32;
 
+use io_uring::opcode;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
@@ -36,15 +37,7 @@ impl Runtime {
         }
         let mut refusal = io::Error::from(io::ErrorKind::Unsupported);
         for (name, flags) in RING_FLAGS {
-            let mut ring = io_uring::IoUring::builder();
-            flags(&mut ring);
-            ring.setup_cqsize(ring_entries.get().saturating_mul(COMPLETIONS_PER_ENTRY));
-            let built = RuntimeBuilder::<IoUringDriver>::new()
-                .with_entries(ring_entries.get())
-                .uring_builder(ring)
-                .enable_timer()
-                .build();
-            match built {
+            match on_ring(flags, ring_entries) {
                 Ok(runtime) => {
                     IS_EPOLL.set(false);
                     clock::set_holds(true);
@@ -74,6 +67,63 @@ impl Runtime {
 #[must_use]
 pub fn is_epoll() -> bool {
     IS_EPOLL.get()
+}
+
+fn on_ring(
+    flags: SetFlags,
+    ring_entries: NonZeroU32,
+) -> io::Result<monoio::Runtime<TimeDriver<IoUringDriver>>> {
+    let mut ring = io_uring::IoUring::builder();
+    flags(&mut ring);
+    ring.setup_cqsize(ring_entries.get().saturating_mul(COMPLETIONS_PER_ENTRY));
+    RuntimeBuilder::<IoUringDriver>::new()
+        .with_entries(ring_entries.get())
+        .uring_builder(ring)
+        .enable_timer()
+        .build()
+}
+
+/// What came of the attempt to get one kind of ring.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The ring's name, as in the log.
+    pub name: &'static str,
+    /// Why it cannot be had.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a ring cannot be had.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// What the kernel said.
+    pub reason: String,
+    /// What an operator can do about it.
+    pub advice: String,
+}
+
+/// Tries each kind of ring as [`Runtime::build`] would, the best first, and gives each back. For a
+/// thread that has no ring.
+#[must_use]
+pub fn attempts(ring_entries: NonZeroU32) -> Vec<Attempt> {
+    let attempt = |(name, flags): (&'static str, SetFlags)| {
+        let refusal = on_ring(flags, ring_entries).err();
+        let refusal =
+            refusal.map(|error| Refusal { reason: error.to_string(), advice: advice(&error) });
+        Attempt { name, refusal }
+    };
+    RING_FLAGS.into_iter().map(attempt).collect()
+}
+
+/// The operations that workers put on a ring and this kernel does not have.
+///
+/// # Errors
+/// When no ring can be had to ask.
+pub fn missing_operations() -> io::Result<Vec<&'static str>> {
+    let ring = io_uring::IoUring::new(PROBE_ENTRIES)?;
+    let mut probe = io_uring::Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    let missing = OPERATIONS.iter().filter(|(_, code)| !probe.is_supported(*code));
+    Ok(missing.map(|(name, _)| *name).collect())
 }
 
 fn epoll() -> Result<(Runtime, &'static str), StartError> {
@@ -124,4 +174,18 @@ const RING_FLAGS: [(&str, SetFlags); 3] = [
 
 /// The size of the completion queue against the submission queue's: monoio 0.2.4 handles an
 /// overflowing one badly.
-const COMPLETIONS_PER_ENTRY: u32 = 4;
+pub const COMPLETIONS_PER_ENTRY: u32 = 4;
+
+/// What monoio puts on the ring for what a worker does.
+const OPERATIONS: [(&str, u8); 7] = [
+    ("IORING_OP_POLL_ADD", opcode::PollAdd::CODE),
+    ("IORING_OP_CONNECT", opcode::Connect::CODE),
+    ("IORING_OP_RECV", opcode::Recv::CODE),
+    ("IORING_OP_SEND", opcode::Send::CODE),
+    ("IORING_OP_WRITEV", opcode::Writev::CODE),
+    ("IORING_OP_ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+    ("IORING_OP_TIMEOUT", opcode::Timeout::CODE),
+];
+
+/// The ring that is asked for its operations needs no more entries.
+const PROBE_ENTRIES: u32 = 2;

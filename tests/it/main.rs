@@ -28,6 +28,10 @@ mod corpus_answers;
 mod demo;
 /// Random requests through the proxy to hyper: it sees what is answered, and nothing else.
 mod differential;
+/// `corelane doctor` on this machine and on made-up ones.
+mod doctor;
+/// The completions and the manual page, read by the programs that they are for.
+mod documents;
 /// SIGTERM and SIGINT under load and at rest.
 mod drain;
 /// The main scenarios again on each driver, and the well-known load generators.

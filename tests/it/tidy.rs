@@ -43,7 +43,7 @@ const LAYERS: [&[&str]; 7] = [
         "worker::silence",
     ],
     &["health", "discovery", "worker"],
-    &["control", "demo"],
+    &["control", "demo", "doctor"],
     &["server"],
     &["cli", "main", "lib"],
 ];
