@@ -5,6 +5,7 @@
 
 mod backend_url;
 mod balance;
+mod discovery;
 mod health;
 mod pool;
 mod retry;
@@ -19,6 +20,10 @@ use ipnet::IpNet;
 
 pub use backend_url::{parse_backend_url, parse_weight};
 pub use balance::{BalanceConfig, HashKey, Policy, SameSite, StickyConfig};
+pub use discovery::{
+    DiscoveryConfig, DnsConfig, DnsRecords, EtcdConfig, EtcdLogin, EtcdMember, EtcdTls,
+    POOL_NAME_BYTES_MAX, ResolverConfig, parse_pool_name,
+};
 pub use health::{BreakerConfig, EjectConfig, HealthConfig, HealthHeader, InitialHealth, Statuses};
 pub use pool::{BackendLimits, DEFAULT_POOL, IdleLimits, PoolConfig};
 pub use retry::{RetryConfig, RetryOn};
@@ -31,6 +36,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The pools that requests are spread over, as they are at the start; at least one.
     pub pools: Vec<PoolConfig>,
+    /// Where more backends are found.
+    pub discovery: DiscoveryConfig,
     /// How the workers run.
     pub workers: WorkersConfig,
     /// The most requests that wait for an endpoint whose places are all taken, over all workers

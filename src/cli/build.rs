@@ -1,6 +1,7 @@
 //! Makes a `Config` of the flags, and refuses what is impossible together.
 
 mod balance;
+mod discovery;
 mod health;
 
 use std::collections::HashSet;
@@ -49,7 +50,8 @@ impl ProxyArgs {
     /// # Errors
     /// When they are impossible together.
     pub fn into_config(self, machine: &Machine) -> Result<Config, StartError> {
-        let ProxyArgs { traffic, balance, queue, retry, health, eject, breaker, .. } = self;
+        let ProxyArgs { traffic, discovery, balance, queue, retry, health, eject, breaker, .. } =
+            self;
         let ProxyArgs { workers, backend, client, forward, process, .. } = self;
         Ok(Config {
             listeners: listeners_of(&List::join(traffic.listen), &workers)?,
@@ -64,6 +66,7 @@ impl ProxyArgs {
                 breaker: breaker.config()?,
                 limits: backend.limits(),
             }],
+            discovery: discovery.into_config()?,
             workers: WorkersConfig {
                 cores: cores_of(&workers, &machine.cores, machine.parallelism)?,
                 driver: driver_of(workers.driver),

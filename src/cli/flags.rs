@@ -1,6 +1,7 @@
 //! The load balancer's flags: their names, defaults, limits and help.
 
 mod balance;
+mod discovery;
 mod forward;
 mod health;
 mod limits;
@@ -13,6 +14,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
 pub(super) use balance::{BalanceArgs, PolicyArg, QueueArgs, RetryArgs};
+pub(super) use discovery::{DiscoveryArgs, EtcdAccessArgs, EtcdArgs};
 pub(super) use forward::{ForwardArgs, ForwardedHeadersArg};
 pub(super) use health::{BreakerArgs, EjectArgs, HealthArgs, InitialArg};
 pub(super) use limits::{BackendLimitArgs, ClientLimitArgs};
@@ -25,6 +27,8 @@ use crate::config::{BackendConfig, Faults, WORKERS_MAX};
 pub struct ProxyArgs {
     #[command(flatten)]
     pub(super) traffic: TrafficArgs,
+    #[command(flatten)]
+    pub(super) discovery: DiscoveryArgs,
     #[command(flatten)]
     pub(super) balance: BalanceArgs,
     #[command(flatten)]
@@ -66,7 +70,7 @@ pub(super) struct TrafficArgs {
     #[arg(
         long,
         value_name = "http://HOST:PORT[,weight=N][,max-conns=N][,backup][,drain][,maintenance]",
-        required = true,
+        required_unless_present_any = ["backend_dns", "etcd"],
         env = "CORELANE_BACKEND",
         value_parser = list(parse_backend)
     )]

@@ -1,6 +1,7 @@
 //! Reads the values of flags from their text; each refusal says what would be right.
 
 mod backend;
+mod discovery;
 mod health;
 mod retry;
 mod sticky;
@@ -13,6 +14,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub(super) use backend::parse_backend;
+pub(super) use discovery::{
+    parse_backend_dns, parse_dns_server, parse_etcd_member, parse_etcd_prefix,
+};
 pub(super) use health::{
     parse_health_header, parse_health_host, parse_health_method, parse_health_path,
     parse_health_statuses,

@@ -4,9 +4,15 @@
 //! sets by id (`pool/host:port`). A source that can learn nothing tells nothing, so that its last
 //! set stays. Runs on the control thread; called by `control`, never by a worker.
 
+mod backoff;
+mod dns;
 mod entry;
+mod told;
 
-use crate::config::{BackendConfig, Source};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::config::{BackendConfig, DiscoveryConfig, Source};
 
 pub use entry::{Entry, EntryMode, SavedBackend};
 
@@ -32,3 +38,20 @@ pub struct Found {
 
 /// The most updates that wait for the control thread; a source waits with more.
 pub const UPDATES_MAX: usize = 64;
+
+/// Starts the sources of this configuration, each a task; they send whole sets until the receiver
+/// is dropped.
+///
+/// # Errors
+/// What a source cannot start with, and the next step.
+pub fn spawn(
+    config: &DiscoveryConfig,
+    updates: &mpsc::Sender<Update>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), String> {
+    for name in &config.dns {
+        let name = dns::Name::new(name.clone(), config.resolver.clone());
+        tasks.spawn(name.run(updates.clone()));
+    }
+    Ok(())
+}
