@@ -5,7 +5,9 @@
 //! than the work of one poll.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 thread_local! {
     static HELD: Cell<Held> = const { Cell::new(Held::Not) };
@@ -33,6 +35,13 @@ pub fn now() -> Instant {
         }
         Held::Not => Instant::now(),
     }
+}
+
+/// The processor time that this thread has used.
+#[must_use]
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Says whether this thread holds the time at all.

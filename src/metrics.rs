@@ -7,7 +7,7 @@
 mod histogram;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -65,6 +65,10 @@ pub struct Lane {
     in_flight: Box<[AtomicU32]>,
     in_flight_total: AtomicU32,
     outcomes: Box<[Outcomes]>,
+    /// The kernel's number of the thread that writes this lane, or `NO_THREAD` or `CHANGING`,
+    thread: AtomicU32,
+    /// and the processor time of those before it, in nanoseconds.
+    busy_before: AtomicU64,
 }
 
 /// How requests fared on one endpoint.
@@ -83,7 +87,37 @@ impl Lane {
             in_flight: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             in_flight_total: AtomicU32::new(0),
             outcomes: (0..slots).map(|_| Outcomes::default()).collect(),
+            thread: AtomicU32::new(NO_THREAD),
+            busy_before: AtomicU64::new(0),
         }
+    }
+
+    /// From now on the thread of this number, which calls this, writes the lane.
+    pub fn take_up(&self, thread: u32) {
+        self.thread.store(thread, Ordering::Release);
+    }
+
+    /// The thread that writes the lane, which calls this, ends, having used this processor time.
+    pub fn put_down(&self, busy: Duration) {
+        self.thread.store(CHANGING, Ordering::Relaxed);
+        fence(Ordering::Release);
+        step(&self.busy_before, u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
+        self.thread.store(NO_THREAD, Ordering::Release);
+    }
+
+    /// The processor time of the threads that have written this lane, as `time_of` tells it of the
+    /// one that does now; `None` where it does not, or while one thread follows another.
+    pub fn busy_time(&self, time_of: impl FnOnce(u32) -> Option<Duration>) -> Option<Duration> {
+        let thread = self.thread.load(Ordering::Acquire);
+        let before = Duration::from_nanos(self.busy_before.load(Ordering::Relaxed));
+        let now = match thread {
+            CHANGING => return None,
+            NO_THREAD => Duration::ZERO,
+            thread => time_of(thread)?,
+        };
+        fence(Ordering::Acquire);
+        let is_same = self.thread.load(Ordering::Relaxed) == thread;
+        is_same.then_some(before + now)
     }
 
     /// Counts one more; only the lane's worker calls this.
@@ -156,6 +190,12 @@ impl Lane {
         self.in_flight.get(slot as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// Requests in flight on all endpoints through this worker.
+    #[must_use]
+    pub fn in_flight_total(&self) -> u32 {
+        self.in_flight_total.load(Ordering::Relaxed)
+    }
+
     /// Sets the gauges to zero: a worker that takes over the lane of a dead one has nothing open.
     pub fn reset_gauges(&self) {
         self.counters[Counter::ClientsOpen as usize].store(0, Ordering::Relaxed);
@@ -185,6 +225,13 @@ impl Lanes {
     #[must_use]
     pub fn new(workers: usize, slots: usize) -> Lanes {
         Lanes { lanes: (0..workers).map(|_| CachePadded::new(Lane::new(slots))).collect() }
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "there is always a worker")]
+    pub fn len(&self) -> usize {
+        self.lanes.len()
     }
 
     /// The lane of one worker.
@@ -245,8 +292,7 @@ impl Lanes {
     /// Requests in flight on all endpoints, over all workers.
     #[must_use]
     pub fn in_flight_total(&self) -> u32 {
-        let totals = self.lanes.iter().map(|lane| lane.in_flight_total.load(Ordering::Relaxed));
-        totals.fold(0, u32::wrapping_add)
+        self.lanes.iter().map(|lane| lane.in_flight_total()).fold(0, u32::wrapping_add)
     }
 
     /// Requests that succeeded on one endpoint so far, over all workers; the count wraps.
@@ -266,6 +312,11 @@ impl Lanes {
         outcomes.map(|it| which(it).load(Ordering::Relaxed)).fold(0, u32::wrapping_add)
     }
 }
+
+/// The number of no thread: none writes the lane,
+const NO_THREAD: u32 = 0;
+/// and one that follows another has yet to come.
+const CHANGING: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -301,6 +352,22 @@ mod tests {
         assert_eq!(lanes.imbalance(Counter::ClientsOpen), 2.0);
         lanes.lane(1).add(Counter::ClientsOpen);
         assert_eq!(lanes.imbalance(Counter::ClientsOpen), 1.5);
+    }
+
+    #[test]
+    fn the_time_of_a_thread_that_ended_is_kept() {
+        let lanes = Lanes::new(1, 0);
+        let (lane, seconds) = (lanes.lane(0), Duration::from_secs);
+        let time = |at_7: u64| lane.busy_time(|thread| (thread == 7).then_some(seconds(at_7)));
+        assert_eq!(time(3), Some(seconds(0)), "there is no thread");
+        lane.take_up(7);
+        assert_eq!(time(3), Some(seconds(3)));
+        lane.put_down(seconds(4));
+        assert_eq!(time(9), Some(seconds(4)));
+        lane.take_up(7);
+        assert_eq!(time(2), Some(seconds(6)));
+        lane.take_up(8);
+        assert_eq!(time(2), None, "the kernel does not know the thread");
     }
 
     #[test]

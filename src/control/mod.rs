@@ -6,6 +6,7 @@
 mod handle;
 mod member;
 mod passive;
+pub mod prometheus;
 mod publish;
 mod roster;
 mod thread;

@@ -32,20 +32,24 @@ impl Latency {
     }
 }
 
-/// One worker's times of one kind: 3,456 bytes, and 6,912 a worker for both kinds.
+/// One worker's times of one kind: 3,464 bytes, and 6,928 a worker for both kinds.
 #[derive(Debug)]
 pub(super) struct Histogram {
     counts: [AtomicU64; BUCKETS],
+    /// All times together, in nanoseconds; begins anew after 584 years.
+    sum_nanos: AtomicU64,
 }
 
 impl Histogram {
     pub(super) fn new() -> Histogram {
-        Histogram { counts: [const { AtomicU64::new(0) }; BUCKETS] }
+        Histogram { counts: [const { AtomicU64::new(0) }; BUCKETS], sum_nanos: AtomicU64::new(0) }
     }
 
     /// Counts one; only the lane's worker calls this.
     pub(super) fn record(&self, time: Duration) {
-        super::step(&self.counts[bucket_of(time)], 1);
+        let nanos = nanos_of(time);
+        super::step(&self.counts[bucket_of(nanos)], 1);
+        super::step(&self.sum_nanos, nanos);
     }
 }
 
@@ -53,18 +57,57 @@ impl Histogram {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
     counts: Box<[u64]>,
+    sum_nanos: u64,
 }
 
 impl Distribution {
     /// All that the histograms hold. A worker may record meanwhile: each count is one that it had.
     pub(super) fn of<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Distribution {
         let mut counts = vec![0u64; BUCKETS].into_boxed_slice();
+        let mut sum_nanos = 0u64;
         for histogram in histograms {
+            let of_one = histogram.sum_nanos.load(Ordering::Relaxed);
+            sum_nanos = sum_nanos.wrapping_add(of_one);
             for (sum, count) in counts.iter_mut().zip(&histogram.counts) {
                 *sum += count.load(Ordering::Relaxed);
             }
         }
-        Distribution { counts }
+        Distribution { counts, sum_nanos }
+    }
+
+    /// What was recorded since an `earlier` distribution of the same histograms.
+    #[must_use]
+    pub fn since(&self, earlier: &Distribution) -> Distribution {
+        let pairs = self.counts.iter().zip(&earlier.counts);
+        let counts = pairs.map(|(now, then)| now.saturating_sub(*then)).collect();
+        Distribution { counts, sum_nanos: self.sum_nanos.wrapping_sub(earlier.sum_nanos) }
+    }
+
+    /// All times together.
+    #[must_use]
+    pub fn sum_seconds(&self) -> f64 {
+        self.sum_nanos as f64 / 1e9
+    }
+
+    /// How many times were recorded below each of 43 bounds that lie half a doubling apart, from
+    /// 32.8 µs to 68.7 s, and not below the one before; last come those beyond, below infinity.
+    /// Bounds are in seconds, and exact: each is one of a bucket.
+    #[must_use]
+    pub fn coarse(&self) -> Vec<(f64, u64)> {
+        let first = (FIRST_BOUND_BITS - SHORTEST_BITS) as usize * 2;
+        let last = (LAST_BOUND_BITS - SHORTEST_BITS) as usize * 2;
+        let half = |index: usize| index << (PART_BITS - 1);
+        let mut from = 0;
+        let mut coarse: Vec<(f64, u64)> = (first..=last)
+            .map(|index| {
+                let bound = (2 + (index as u64 & 1)) << (SHORTEST_BITS as usize - 1 + index / 2);
+                let count = self.counts[from..half(index)].iter().sum();
+                from = half(index);
+                (bound as f64 / 1e9, count)
+            })
+            .collect();
+        coarse.push((f64::INFINITY, self.counts[from..].iter().sum()));
+        coarse
     }
 
     /// How many times were recorded.
@@ -88,10 +131,14 @@ impl Distribution {
     }
 }
 
-/// The bucket that counts a time; below `BUCKETS` for every time.
-fn bucket_of(time: Duration) -> usize {
+/// A time in nanoseconds, 584 years at most.
+fn nanos_of(time: Duration) -> u64 {
     let nanos = time.as_secs().saturating_mul(1_000_000_000);
-    let nanos = nanos.saturating_add(u64::from(time.subsec_nanos()));
+    nanos.saturating_add(u64::from(time.subsec_nanos()))
+}
+
+/// The bucket that counts a time; below `BUCKETS` for every time.
+fn bucket_of(nanos: u64) -> usize {
     let nanos = nanos.clamp(1 << SHORTEST_BITS, (1 << LONGEST_BITS) - 1);
     let doubling = nanos.ilog2() - SHORTEST_BITS;
     // The highest bit says which doubling, the next ones which part of it.
@@ -112,6 +159,9 @@ const PARTS: u64 = 1 << PART_BITS;
 /// The least and the greatest time told apart, in nanoseconds, as powers of two.
 const SHORTEST_BITS: u32 = 10;
 const LONGEST_BITS: u32 = 37;
+/// The first and the last bound of the coarse buckets, in nanoseconds, as powers of two.
+const FIRST_BOUND_BITS: u32 = 15;
+const LAST_BOUND_BITS: u32 = 36;
 const BUCKETS: usize = ((LONGEST_BITS - SHORTEST_BITS) as usize) << PART_BITS;
 
 #[cfg(test)]
@@ -144,10 +194,10 @@ mod tests {
         for bits in SHORTEST_BITS..LONGEST_BITS {
             for part in 0..PARTS {
                 let first = (PARTS + part) << (bits - PART_BITS);
-                let bucket = bucket_of(Duration::from_nanos(first));
+                let bucket = bucket_of(first);
                 assert_eq!(bucket, if first == SHORTEST { 0 } else { last + 1 }, "{first} ns");
                 let end = (PARTS + part + 1) << (bits - PART_BITS);
-                assert_eq!(bucket_of(Duration::from_nanos(end - 1)), bucket, "{} ns", end - 1);
+                assert_eq!(bucket_of(end - 1), bucket, "{} ns", end - 1);
                 last = bucket;
             }
         }
@@ -170,6 +220,37 @@ mod tests {
     fn a_distribution_of_nothing_has_no_quantile() {
         let distribution = distribution_of(&[&[], &[]]);
         assert_eq!((distribution.count(), distribution.quantile(500)), (0, None));
+    }
+
+    #[test]
+    fn the_sum_is_that_of_the_times() {
+        let times = [1, 10, 100].map(Duration::from_millis);
+        assert_eq!(distribution_of(&[&times[..1], &times[1..]]).sum_seconds(), 0.111);
+    }
+
+    #[test]
+    fn what_came_since_is_the_difference() {
+        let (early, late) = ([Duration::from_millis(1)], [Duration::from_secs(1)]);
+        let before = distribution_of(&[&early]);
+        let after = distribution_of(&[&early, &late]);
+        assert_eq!(after.since(&before), distribution_of(&[&late]));
+    }
+
+    #[test]
+    fn coarse_buckets_hold_what_lies_below_their_bounds() {
+        let bounds: Vec<f64> =
+            distribution_of(&[]).coarse().into_iter().map(|(bound, _)| bound).collect();
+        assert_eq!(bounds.len(), 44);
+        assert_eq!((bounds[0], bounds[1], bounds[2]), (32_768e-9, 49_152e-9, 65_536e-9));
+        assert_eq!((bounds[42], bounds[43]), (68.719476736, f64::INFINITY));
+        for (index, bound) in bounds[..43].iter().enumerate() {
+            let nanos = (bound * 1e9).round() as u64;
+            for (time, bucket) in [(nanos - 1, index), (nanos, index + 1)] {
+                let coarse = distribution_of(&[&[Duration::from_nanos(time)]]).coarse();
+                let found = coarse.iter().position(|(_, count)| *count == 1);
+                assert_eq!(found, Some(bucket), "{time} ns");
+            }
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::config::{Config, Faults, PoolConfig};
 use crate::error::StartError;
 use crate::metrics::Counter;
@@ -95,9 +96,11 @@ pub fn run(seat: Seat, on_start: impl FnOnce(&'static str)) -> Result<Ended, Sta
     let (mut runtime, driver) = Runtime::build(workers.driver, workers.ring_entries)?;
     let deadlines = Deadlines::new(Instant::now());
     let Shared { id, lanes, places, .. } = seat.shared.clone();
+    lanes.lane(id).take_up(thread_id());
     let ran = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(serve(seat, deadlines.clone(), driver, on_start))
     }));
+    lanes.lane(id).put_down(clock::thread_time());
     match ran {
         Ok(served) => served.map(|death| death.map_or(Ended::Regularly, Ended::Panicked)),
         Err(panic) => {
@@ -111,6 +114,11 @@ pub fn run(seat: Seat, on_start: impl FnOnce(&'static str)) -> Result<Ended, Sta
             Ok(Ended::Panicked(message_of(panic.as_ref())))
         }
     }
+}
+
+/// The kernel's number of this thread.
+fn thread_id() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()
 }
 
 /// Starts the worker's tasks and waits for its end; returns what it died of, if it did.

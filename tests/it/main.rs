@@ -52,6 +52,8 @@ mod isolation;
 mod keepalive;
 /// Targets and bodies over their limits, and tunnels: CONNECT and upgrades.
 mod limits;
+/// Metrics: their text, and that each figure is the truth.
+mod metrics;
 /// Random exchanges, many at a time: sizes, framings and cuts of both sides mixed.
 mod mixture;
 /// Silent clients: nothing is lost with them, and they cost little memory.

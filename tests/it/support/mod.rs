@@ -6,6 +6,7 @@ pub mod corpus;
 pub mod deaf;
 pub mod load;
 pub mod messages;
+pub mod openmetrics;
 pub mod proxy;
 pub mod pure;
 pub mod servers;
