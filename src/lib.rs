@@ -20,7 +20,8 @@
 //! | 12 | [`worker::answer`] | where no backend's answer can be had: the row of [`error::Cause`] as [`http1::reply`] writes it |
 //!
 //! After the answer, [`worker::attempt`] checks the connection in to [`upstream::pool`], and what was
-//! counted lies in [`metrics`].
+//! counted lies in [`metrics`]. Each step adds what it learns to the request's [`worker::record`],
+//! which is told once, when the answer has ended.
 //!
 //! What a probe finds goes from [`health::Watch`] to the control thread's roster of members
 //! (`control::{roster,member}`), which puts together what probes, agents, requests' outcomes

@@ -5,6 +5,7 @@
 //! balancing sees the whole process and not one worker.
 
 mod histogram;
+mod method;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -15,6 +16,7 @@ use crossbeam::utils::CachePadded;
 use crate::error::Cause;
 use histogram::Histogram;
 pub use histogram::{Distribution, Latency};
+pub use method::Method;
 
 /// What a worker counts, besides the causes of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,6 @@
 //! the endpoint did.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::clock;
@@ -16,9 +15,9 @@ use crate::upstream::connect;
 use crate::upstream::endpoint::{Address, Slot};
 use crate::upstream::outcome::Kind;
 use crate::worker::buffer::{self, Buffer, Sink};
-use crate::worker::peer::Peer;
 use crate::worker::placement::{Placement, Way};
 use crate::worker::progress::{After, Failure, Progress, Seen, Terms};
+use crate::worker::record::Record;
 use crate::worker::relay::{self, Relayed};
 use crate::worker::request::Request;
 use crate::worker::state::{InFlight, Worker};
@@ -31,15 +30,17 @@ use crate::worker::waitlist::Place;
 /// # Errors
 /// When no final answer has reached the client.
 pub async fn run(
-    worker: &Rc<Worker>,
+    record: &Record<'_>,
     client: &mut Stream,
-    peer: &Peer,
     buffer: &mut Buffer,
     request: &mut Request,
     placement: Placement,
     may_repeat: MayRepeat,
 ) -> Result<After, Failure> {
+    let worker = record.worker;
     let Placement { index, slot, address, way, in_flight: _share, at: started } = placement;
+    let is_reused = matches!(way, Way::Reuse(_));
+    record.placed(request, (slot, index), is_reused);
     let _in_flight = InFlight::new(worker, slot);
     let seen = Cell::new(None);
     let snapshot = request.snapshot.clone();
@@ -52,14 +53,18 @@ pub async fn run(
         is_retryable: may_repeat.after_sent,
         has_other: may_repeat.elsewhere,
         seen: &seen,
+        record,
     };
     let connected = connect(worker, address, way, config.limits.connect_timeout).await;
+    if !is_reused {
+        record.connected(started);
+    }
     let relayed = match connected {
         Ok(mut backend) => {
             let is_whole = request.body.is_complete() && request.is_held;
             let may_leave = is_whole && may_repeat.elsewhere && config.retry.on.down;
             backend.deadline.set_may_leave(may_leave.then_some(slot));
-            let relayed = relay(worker, client, peer, &mut backend, buffer, request, terms).await;
+            let relayed = relay(client, &mut backend, buffer, request, terms).await;
             relayed.map(|relayed| (backend, relayed))
         }
         Err(cause) => Err(Failure { cause, progress: Progress::Untouched }),
@@ -73,7 +78,7 @@ pub async fn run(
     let (mut backend, relayed) = relayed?;
     let endpoint = snapshot.pool(request.pool).endpoints.get(index);
     match relayed.cause {
-        Some(cause) => worker.note_backend(cause, &peer.address.client, endpoint),
+        Some(cause) => record.note_backend(cause, endpoint),
         None => {
             worker.lane().add(Counter::Relayed);
             let passed = clock::now().duration_since(request.at);
@@ -82,10 +87,10 @@ pub async fn run(
     }
     if relayed.opens_tunnel {
         let from_backend = &mut request.scratch.answer.from_backend;
-        let tunnel = tunnel::run(worker, client, &mut backend, buffer, from_backend);
+        let tunnel = tunnel::run(record, client, &mut backend, buffer, from_backend);
         let ended = Box::pin(tunnel).await;
         if let Err(cause) = ended {
-            worker.note_backend(cause, &peer.address.client, endpoint);
+            record.note_backend(cause, endpoint);
         }
         backend.close();
     } else if relayed.backend_is_reusable {
@@ -126,18 +131,18 @@ async fn connect(
 
 /// Sends what there is of the request, and relays the rest and the answer.
 async fn relay(
-    worker: &Worker,
     client: &mut Stream,
-    peer: &Peer,
     backend: &mut Stream,
     buffer: &mut Buffer,
     request: &mut Request,
     terms: Terms<'_>,
 ) -> Result<Relayed, Failure> {
+    let worker = terms.record.worker;
     let timeout = terms.config.limits.body_timeout;
-    let mut sink = Sink::new(&mut backend.sender, &backend.deadline, timeout);
+    let (sent, before) = (terms.record.sent_to_backend(), terms.record.sent_to_backend().get());
+    let mut sink = Sink::new(&mut backend.sender, &backend.deadline, timeout, sent);
     let result = buffer::send_all(&mut request.scratch.request, &mut sink).await;
-    if result.is_err() && sink.sent == 0 {
+    if result.is_err() && sent.get() == before {
         return Err(Failure { cause: Cause::BackendLost, progress: Progress::Untouched });
     }
     client.deadline.wait_for(&backend.deadline);
@@ -151,10 +156,10 @@ async fn relay(
     }
     // A write that failed half-way may still have an answer: a refusal, then a close.
     let relayed = if request.body.is_complete() || result.is_err() {
-        relay::answer_only(worker, client, backend, request, terms, result.is_ok()).await
+        relay::answer_only(client, backend, request, terms, result.is_ok()).await
     } else {
         // On the heap, as the tunnel: its state would be a third of every connection's.
-        Box::pin(relay::both_ways(worker, client, peer, backend, buffer, request, terms)).await
+        Box::pin(relay::both_ways(client, backend, buffer, request, terms)).await
     };
     client.deadline.wait_over();
     if is_lent {

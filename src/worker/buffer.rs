@@ -154,15 +154,25 @@ pub struct Sink<'a> {
     pub deadline: &'a Deadline,
     /// How long a write may make no progress.
     pub timeout: Duration,
-    /// How many bytes the kernel took, also when a write failed.
-    pub sent: usize,
+    /// Where the bytes that the kernel took are counted, also when a write failed.
+    pub sent: &'a Cell<u64>,
 }
 
 impl<'a> Sink<'a> {
-    /// A sink that has taken nothing yet.
+    /// A sink whose bytes are counted in `sent`.
     #[must_use]
-    pub fn new(sender: &'a mut Sender, deadline: &'a Deadline, timeout: Duration) -> Sink<'a> {
-        Sink { sender, deadline, timeout, sent: 0 }
+    pub fn new(
+        sender: &'a mut Sender,
+        deadline: &'a Deadline,
+        timeout: Duration,
+        sent: &'a Cell<u64>,
+    ) -> Sink<'a> {
+        Sink { sender, deadline, timeout, sent }
+    }
+
+    /// Counts bytes that the kernel took.
+    pub fn count(&self, count: usize) {
+        self.sent.set(self.sent.get() + count as u64);
     }
 }
 
@@ -190,7 +200,7 @@ async fn send_range(
             0 => return Err(io::ErrorKind::WriteZero.into()),
             count => {
                 begin += count;
-                to.sent += count;
+                to.count(count);
             }
         }
     }
@@ -225,7 +235,7 @@ pub struct Buffers {
 
 /// What is kept of one kind.
 #[derive(Debug)]
-struct Store<T> {
+pub struct Store<T> {
     kept: RefCell<Vec<T>>,
     /// How many stay though nobody needs them: the next burst begins before memory is asked for.
     kept_min: usize,
@@ -305,29 +315,36 @@ impl Buffers {
 }
 
 impl<T> Store<T> {
-    fn new(kept_min: usize, kept_max: usize) -> Store<T> {
+    /// An empty store; `kept_min` outlive every `trim`, and no more than `kept_max` are kept.
+    #[must_use]
+    pub fn new(kept_min: usize, kept_max: usize) -> Store<T> {
         Store { kept: RefCell::default(), kept_min, kept_max, unused: Cell::new(0) }
     }
 
-    fn is_small(&self) -> bool {
+    /// Whether there is nothing that `trim` might drop.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
         self.kept.borrow().len() <= self.kept_min
     }
 
-    fn take(&self) -> Option<T> {
+    /// One of those kept.
+    pub fn take(&self) -> Option<T> {
         let mut kept = self.kept.borrow_mut();
         let taken = kept.pop();
         self.unused.set(self.unused.get().min(kept.len()));
         taken
     }
 
-    fn give(&self, value: T) {
+    /// Keeps one more, if there is room.
+    pub fn give(&self, value: T) {
         let mut kept = self.kept.borrow_mut();
         if kept.len() < self.kept_max {
             kept.push(value);
         }
     }
 
-    fn trim(&self) -> usize {
+    /// Drops what nobody has needed since the last time; how many that was.
+    pub fn trim(&self) -> usize {
         let mut kept = self.kept.borrow_mut();
         let excess = self.unused.get().min(kept.len().saturating_sub(self.kept_min));
         kept.drain(..excess);

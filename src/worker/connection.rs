@@ -17,6 +17,7 @@ use crate::worker::event::pause;
 use crate::worker::exchange;
 use crate::worker::peer::Peer;
 use crate::worker::progress::{After, CLOSING_POLL, End, LINGER_BYTES_MAX, LINGER_TIME};
+use crate::worker::record::Record;
 use crate::worker::request::{self, Request};
 use crate::worker::silence;
 use crate::worker::state::{Admission, Worker};
@@ -59,14 +60,16 @@ impl Timed {
 pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Conn> {
     let Conn { mut client, peer, admission, mut timed } = conn;
     let mut buffer = prefix;
+    let record = Record::new(worker, &peer);
     let end = loop {
         if !admission.is_within_limit {
-            break refuse(worker, &mut client, &peer, &buffer, Cause::ClientConns).await;
+            break refuse(&record, &mut client, &buffer, Cause::ClientConns).await;
         }
-        let mut request = match receive(worker, &mut client, &peer, &mut buffer, &mut timed).await {
+        let mut request = match receive(&record, &mut client, &mut buffer, &mut timed).await {
             Ok(request) => request,
             Err(Unreceived::Silent) => {
                 worker.buffers.give(buffer);
+                drop(record);
                 return Some(Conn { client, peer, admission, timed });
             }
             Err(Unreceived::Over(end)) => break end,
@@ -79,13 +82,15 @@ pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Co
         {
             panic!("a test asked for this connection's panic");
         }
-        let after = exchange::run(worker, &mut client, &peer, &mut buffer, &mut request).await;
+        let after = exchange::run(&record, &mut client, &mut buffer, &mut request).await;
+        record.finish();
         worker.buffers.give_scratch(request.scratch);
         match after {
             After::Keep => timed = Timed::anew(false),
             After::End(end) => break end,
         }
     };
+    drop(record);
     match end {
         End::Close => client.close(),
         End::Reset => client.reset(),
@@ -108,22 +113,22 @@ enum Unreceived {
 
 /// Reads until a request's head is complete, or the connection is to end.
 async fn receive(
-    worker: &Worker,
+    record: &Record<'_>,
     client: &mut Stream,
-    peer: &Peer,
     buffer: &mut Buffer,
     timed: &mut Timed,
 ) -> Result<Request, Unreceived> {
+    let worker = record.worker;
     let limits = &worker.config.client;
     let mut is_new_line = !buffer.is_empty();
     loop {
-        skip_empty_lines(buffer);
+        begin_request(record, buffer);
         // A head ends with a line: bytes without a line's end need no second look, but for what is
         // no HTTP at all.
         let is_full = buffer.unread().len() >= worker.config.head.bytes_max;
         let is_text = buffer.unread().first().is_none_or(u8::is_ascii_graphic);
         if !buffer.is_empty() && (is_new_line || is_full || !is_text) {
-            match request::read(worker, peer, buffer) {
+            match request::read(record, buffer) {
                 Ok(Some(request)) => {
                     client.deadline.disarm(Wait::Read);
                     client.deadline.set_idle(false);
@@ -131,7 +136,7 @@ async fn receive(
                 }
                 Ok(None) => {}
                 Err(cause) => {
-                    let end = refuse(worker, client, peer, buffer, cause).await;
+                    let end = refuse(record, client, buffer, cause).await;
                     return Err(Unreceived::Over(end));
                 }
             }
@@ -161,12 +166,12 @@ async fn receive(
         let is_closing = client.deadline.is_closing();
         if is_closing && timed.is_idle && !matches!(read, Ok(1..)) {
             if !worker.is_draining() {
-                worker.note(Cause::ClientIdleTimeout, &peer.address.client);
+                worker.note(Cause::ClientIdleTimeout, &record.peer.address.client);
             }
             return Err(Unreceived::Over(End::Linger));
         }
         if client.deadline.expired(Wait::Read) {
-            let end = refuse(worker, client, peer, buffer, Cause::ClientHeadTimeout).await;
+            let end = refuse(record, client, buffer, Cause::ClientHeadTimeout).await;
             return Err(Unreceived::Over(end));
         }
         if is_closing && matches!(read, Ok(0)) {
@@ -176,7 +181,8 @@ async fn receive(
         }
         if !matches!(read, Ok(1..)) {
             if !timed.is_idle {
-                worker.note(Cause::ClientLeft, &peer.address.client);
+                record.received(buffer.unread().len());
+                record.note(Cause::ClientLeft);
             }
             return Err(Unreceived::Over(End::Close));
         }
@@ -197,25 +203,28 @@ fn begin_idle(worker: &Worker, client: &Stream, buffer: &mut Buffer, is_first: b
     client.deadline.arm(Wait::Read, timeout);
 }
 
-/// Drops empty lines before a request, which some clients send after a body (RFC 9112 §2.2).
-fn skip_empty_lines(buffer: &mut Buffer) {
+/// Drops empty lines before a request, which some clients send after a body (RFC 9112 §2.2); what
+/// follows is the request.
+fn begin_request(record: &Record<'_>, buffer: &mut Buffer) {
     while buffer.unread().starts_with(b"\r\n") {
         buffer.consume(b"\r\n".len());
+    }
+    if !buffer.is_empty() {
+        record.begin();
     }
 }
 
 /// Answers a request that is not forwarded, and ends its connection; `buffer` begins with it.
-async fn refuse(
-    worker: &Worker,
-    client: &mut Stream,
-    peer: &Peer,
-    buffer: &Buffer,
-    cause: Cause,
-) -> End {
-    worker.note(cause, &peer.address.client);
+async fn refuse(record: &Record<'_>, client: &mut Stream, buffer: &Buffer, cause: Cause) -> End {
+    let worker = record.worker;
+    record.begin();
+    record.received(buffer.unread().len());
+    record.note(cause);
+    record.answered_for(cause);
     let closing = ClientSide { version: Version::Http11, keep_alive: false };
     let is_head = buffer.unread().starts_with(b"HEAD ");
-    let sink = Sink::new(&mut client.sender, &client.deadline, worker.config.client.body_timeout);
+    let timeout = worker.config.client.body_timeout;
+    let sink = Sink::new(&mut client.sender, &client.deadline, timeout, record.sent());
     let mut scratch = worker.buffers.take_scratch();
     let is_sent = answer::send(cause, closing, is_head, sink, &mut scratch.answer.out).await;
     worker.buffers.give_scratch(scratch);

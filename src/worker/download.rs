@@ -48,7 +48,6 @@ pub enum Lost {
 
 /// The response's way to the client.
 pub struct Downlink<'a> {
-    worker: &'a Worker,
     facts: Facts,
     terms: Terms<'a>,
     uplink: &'a Uplink,
@@ -78,12 +77,16 @@ impl<'a> Downlink<'a> {
     /// The way from a backend to a client.
     #[must_use]
     pub fn new(
-        (worker, facts, terms, uplink): (&'a Worker, Facts, Terms<'a>, &'a Uplink),
+        (facts, terms, uplink): (Facts, Terms<'a>, &'a Uplink),
         (client, sender): (&'a Deadline, &'a mut Sender),
         (backend, receiver): (&'a Deadline, &'a mut Receiver),
     ) -> Downlink<'a> {
         let interims = 0;
-        Downlink { worker, facts, terms, uplink, client, sender, backend, receiver, interims }
+        Downlink { facts, terms, uplink, client, sender, backend, receiver, interims }
+    }
+
+    fn worker(&self) -> &'a Worker {
+        self.terms.record.worker
     }
 
     /// Moves the response to its end.
@@ -92,7 +95,7 @@ impl<'a> Downlink<'a> {
     /// When it did not reach the client whole; says what the client has seen.
     pub async fn run(&mut self, buffers: &mut AnswerBuffers) -> Result<Delivered, Lost> {
         let (head, mut body) = self.deliver_head(buffers).await?;
-        let mut large = LargeBuffer::new(&self.worker.buffers);
+        let mut large = LargeBuffer::new(&self.worker().buffers);
         let end = if head.framing == Framing::UntilClose || self.facts.version == Version::Http10 {
             End::Reset
         } else {
@@ -186,7 +189,7 @@ impl<'a> Downlink<'a> {
 
     /// Reads until a head is complete, and writes it to `out` where it must change.
     async fn read_head(&mut self, buffers: &mut AnswerBuffers) -> Result<Head, Failure> {
-        let limits = self.worker.config.head;
+        let limits = self.worker().config.head;
         loop {
             let has_bytes = !buffers.from_backend.is_empty();
             if has_bytes && let Some(head) = self.parse_head(buffers)? {
@@ -222,7 +225,7 @@ impl<'a> Downlink<'a> {
     fn parse_head(&self, buffers: &mut AnswerBuffers) -> Result<Option<Head>, Failure> {
         let AnswerBuffers { out, from_backend } = buffers;
         let mut space = [MaybeUninit::uninit(); HEADERS_LIMIT];
-        let (bytes, limits) = (from_backend.unread(), &self.worker.config.head);
+        let (bytes, limits) = (from_backend.unread(), &self.worker().config.head);
         let parsed = response::parse(bytes, &mut space, limits, self.facts.to).map_err(started)?;
         let Some(head) = parsed else { return Ok(None) };
         if !head.is_interim() {
@@ -252,7 +255,7 @@ impl<'a> Downlink<'a> {
             || opens_tunnel
             || (is_sure_of_next
                 && !asked_for_tunnel
-                && !self.worker.is_draining()
+                && !self.worker().is_draining()
                 && !self.client.is_closing()
                 && forward::client_sees_end(head.framing, self.facts.version));
         let side = self.facts.client_side(keeps);
@@ -303,10 +306,11 @@ impl<'a> Downlink<'a> {
             && is_sent
             && has_other
             && is_repeatable
-            && self.worker.affords_retry(&self.terms.config.retry)
+            && self.worker().affords_retry(&self.terms.config.retry)
         {
             return Err(started(Cause::ResponseStatus));
         }
+        self.terms.record.answered(seen);
         Ok(())
     }
 
@@ -320,7 +324,7 @@ impl<'a> Downlink<'a> {
     /// finds the body's end, or the connection's.
     async fn splice(&mut self, body: &mut Body) -> Result<(), Cause> {
         let [backend, client] = [self.backend.fd(), self.client.fd()];
-        let mut splice = Splice::new(&self.worker.pipes, backend, client);
+        let mut splice = Splice::new(&self.worker().pipes, backend, client);
         let _sockets = NonBlocking::set([backend, client]);
         while !body.is_complete() {
             let count = self.read(Room::Pipe(&mut splice, body.bytes_untouched())).await?;
@@ -360,7 +364,7 @@ impl<'a> Downlink<'a> {
     pub fn give_up(&self) {
         if self.uplink.state.replace(UplinkState::Holding) == UplinkState::Dropping {
             // The client had little time left for a body that nobody wanted.
-            self.client.arm(Wait::Read, self.worker.config.client.body_timeout);
+            self.client.arm(Wait::Read, self.worker().config.client.body_timeout);
         }
         sys::shutdown(self.backend.fd(), Side::Both);
     }
@@ -374,6 +378,7 @@ impl<'a> Downlink<'a> {
     ) -> Result<Delivered, Lost> {
         if let Err(Lost::BeforeHead(failure)) = &mut result {
             failure.cause = self.uplink.fault.get().unwrap_or(failure.cause);
+            self.terms.record.answered_for(failure.cause);
             let (side, is_head) = (self.facts.client_side(false), self.facts.is_head());
             if !answer::send(failure.cause, side, is_head, self.client_sink(), out).await {
                 tracing::debug!(cause = failure.cause.name(), "a client got no answer");
@@ -397,7 +402,7 @@ impl<'a> Downlink<'a> {
 
     /// Whether the client asked for what a backend switches to, and it was let through.
     fn may_switch_to(&self, protocol: Option<&[u8]>) -> bool {
-        let upgrades = &self.worker.config.forward.upgrades;
+        let upgrades = &self.worker().config.forward.upgrades;
         let asked = self.facts.upgrade.and_then(|index| upgrades.get(index));
         asked
             .zip(protocol)
@@ -407,12 +412,13 @@ impl<'a> Downlink<'a> {
     /// The client has its time to send the body it was asked for.
     fn arm_client(&self) {
         if self.uplink.state.get() == UplinkState::Sending {
-            self.client.arm(Wait::Read, self.worker.config.client.body_timeout);
+            self.client.arm(Wait::Read, self.worker().config.client.body_timeout);
         }
     }
 
     fn client_sink(&mut self) -> Sink<'_> {
-        Sink::new(self.sender, self.client, self.worker.config.client.body_timeout)
+        let (timeout, sent) = (self.worker().config.client.body_timeout, self.terms.record.sent());
+        Sink::new(self.sender, self.client, timeout, sent)
     }
 
     /// Whether the backend's connection was ended by us: the end of an answer means nothing then.

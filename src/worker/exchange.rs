@@ -3,46 +3,41 @@
 //!
 //! Called by `connection` for each request.
 
-use std::rc::Rc;
-
 use crate::error::{Cause, Fate};
 use crate::worker::answer;
 use crate::worker::attempt::{self, MayRepeat};
 use crate::worker::buffer::{Buffer, Sink};
-use crate::worker::peer::Peer;
 use crate::worker::placement::{self, Tried};
 use crate::worker::progress::{After, End, Progress};
+use crate::worker::record::Record;
 use crate::worker::request::Request;
 use crate::worker::retry::{self, Repeatable, Retries};
-use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
 
 /// Takes a request through its attempts and answers it.
 pub async fn run(
-    worker: &Rc<Worker>,
+    record: &Record<'_>,
     client: &mut Stream,
-    peer: &Peer,
     buffer: &mut Buffer,
     request: &mut Request,
 ) -> After {
     match request.refusal {
         Some(cause) => {
-            worker.note(cause, &peer.address.client);
-            answer(worker, client, request, cause).await
+            record.note(cause);
+            answer(record, client, request, cause).await
         }
-        None => try_endpoints(worker, client, peer, buffer, request).await,
+        None => try_endpoints(record, client, buffer, request).await,
     }
 }
 
 async fn try_endpoints(
-    worker: &Rc<Worker>,
+    record: &Record<'_>,
     client: &mut Stream,
-    peer: &Peer,
     buffer: &mut Buffer,
     request: &mut Request,
 ) -> After {
     let (mut tried, mut retries) = (Tried::none(), Retries::default());
-    let mut placed = placement::find(worker, client, request, &tried).await;
+    let mut placed = placement::find(record, client, request, &tried).await;
     // Where there was an attempt, its failure says more than the want of another endpoint.
     let mut last = None;
     let cause = loop {
@@ -53,8 +48,7 @@ async fn try_endpoints(
         let (index, slot) = (placement.index, placement.slot);
         tried.add(slot);
         let may_repeat = may_repeat(request, &tried, retries);
-        let attempt =
-            attempt::run(worker, client, peer, buffer, request, placement, may_repeat).await;
+        let attempt = attempt::run(record, client, buffer, request, placement, may_repeat).await;
         let failure = match attempt {
             Ok(after) => return after,
             Err(failure) => failure,
@@ -66,26 +60,26 @@ async fn try_endpoints(
         let may_follow = retry::may_follow(failure, repeatable, retries, &request.config().retry);
         // An answer, or the wait for one, is given up only after the budget was asked.
         let is_given_up = matches!(failure.cause, Cause::ResponseStatus | Cause::BackendDown);
-        let is_afforded = || is_given_up || worker.affords_retry(&request.config().retry);
+        let is_afforded = || is_given_up || record.worker.affords_retry(&request.config().retry);
         if !may_follow || !is_afforded() {
-            worker.note_backend(failure.cause, &peer.address.client, endpoint);
-            return answer(worker, client, request, failure.cause).await;
+            record.note_backend(failure.cause, endpoint);
+            return answer(record, client, request, failure.cause).await;
         }
-        worker.note_retry(failure.cause, &peer.address.client, endpoint);
+        record.note_retry(failure.cause, endpoint);
         retries.count += 1;
         retries.after_sent += u32::from(failure.progress != Progress::Untouched);
         request.scratch.answer.from_backend.clear();
-        request.renew(worker);
-        placed = placement::find(worker, client, request, &tried).await;
+        request.renew(record.worker);
+        placed = placement::find(record, client, request, &tried).await;
         // A lost connection says little about its endpoint: rather that one than none.
         let may_be_same = matches!(failure.cause, Cause::BackendLost | Cause::BackendDown);
         if may_be_same && matches!(placed, Err(Cause::NoEndpoint)) {
-            placed = placement::find_again(worker, client, request, slot).await;
+            placed = placement::find_again(record, client, request, slot).await;
         }
         last = Some(failure.cause);
     };
-    worker.note(cause, &peer.address.client);
-    answer(worker, client, request, cause).await
+    record.note(cause);
+    answer(record, client, request, cause).await
 }
 
 /// Whether an attempt may be followed by another, as far as that is known before it.
@@ -98,19 +92,21 @@ fn may_repeat(request: &Request, tried: &Tried, retries: Retries) -> MayRepeat {
 
 /// Answers for corelane, after every attempt failed.
 async fn answer(
-    worker: &Worker,
+    record: &Record<'_>,
     client: &mut Stream,
     request: &mut Request,
     cause: Cause,
 ) -> After {
+    record.answered_for(cause);
     // A body that was not read whole would be taken for the next request.
     let keeps = cause.verdict().fate == Fate::Keep
         && request.body.is_complete()
-        && !worker.is_draining()
+        && !record.worker.is_draining()
         && !client.deadline.is_closing();
     let (facts, out) = (request.facts, &mut request.scratch.answer.out);
     let side = facts.client_side(keeps);
-    let sink = Sink::new(&mut client.sender, &client.deadline, worker.config.client.body_timeout);
+    let timeout = record.worker.config.client.body_timeout;
+    let sink = Sink::new(&mut client.sender, &client.deadline, timeout, record.sent());
     let is_sent = answer::send(cause, side, facts.is_head(), sink, out).await;
     match (is_sent, side.keep_alive) {
         (true, true) => After::Keep,

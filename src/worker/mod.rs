@@ -27,6 +27,7 @@ pub mod places;
 pub mod progress;
 pub mod queue;
 pub mod rate;
+pub mod record;
 pub mod relay;
 pub mod request;
 pub mod retry;
@@ -228,6 +229,7 @@ async fn sweep(worker: Rc<Worker>) {
             let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
             worker.idle.borrow_mut().sweep(now, POOL_LOOKS_MAX, is_alive);
             worker.mark_budget(passed);
+            worker.facts.trim();
             freed += worker.silence.turn() + worker.buffers.trim();
             if freed >= FREED_MIN || (freed > 0 && worker.deadlines.is_empty()) {
                 freed = 0;

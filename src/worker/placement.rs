@@ -16,6 +16,7 @@ use crate::upstream::limit::{Limit, Limits};
 use crate::upstream::pool::Part;
 use crate::upstream::snapshot::Pool;
 use crate::worker::mailbox::Message;
+use crate::worker::record::Record;
 use crate::worker::request::Request;
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
@@ -77,7 +78,7 @@ enum Shortage {
 
 /// What a request looks for.
 struct Search<'a> {
-    worker: &'a Worker,
+    record: &'a Record<'a>,
     request: &'a mut Request,
     tried: &'a Tried,
     /// The only endpoint that will do.
@@ -90,12 +91,12 @@ struct Search<'a> {
 /// `NoEndpoint`, `EndpointsBusy`, `QueueFull`, `QueueTimeout`, or `ClientLeft` for one that left
 /// while it waited.
 pub async fn find(
-    worker: &Worker,
+    record: &Record<'_>,
     client: &Stream,
     request: &mut Request,
     tried: &Tried,
 ) -> Result<Placement, Cause> {
-    Search { worker, request, tried, only: None }.run(client).await
+    Search { record, request, tried, only: None }.run(client).await
 }
 
 /// The same endpoint once more, on a new connection; waits for a place on it if need be.
@@ -103,12 +104,13 @@ pub async fn find(
 /// # Errors
 /// As `find`.
 pub async fn find_again(
-    worker: &Worker,
+    record: &Record<'_>,
     client: &Stream,
     request: &mut Request,
     slot: Slot,
 ) -> Result<Placement, Cause> {
-    Search { worker, request, tried: &Tried::of(slot), only: Some(slot) }.run(client).await
+    let tried = &Tried::of(slot);
+    Search { record, request, tried, only: Some(slot) }.run(client).await
 }
 
 impl Search<'_> {
@@ -128,14 +130,15 @@ impl Search<'_> {
         full: Slot,
         is_alone: bool,
     ) -> Result<Placement, Cause> {
-        let worker = self.worker;
+        let worker = self.record.worker;
         let mut endpoints = self.request.endpoints().endpoints.iter();
         let alone = endpoints.find(|it| is_alone && it.slot == full).map(|it| it.limits.clone());
         let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id(), alone) else {
             return Err(Cause::QueueFull);
         };
         worker.lane().add(Counter::Queued);
-        let until = clock::now() + self.request.config().queue_timeout;
+        let began = clock::now();
+        let until = began + self.request.config().queue_timeout;
         let wanted = is_alone.then_some(full);
         let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, wanted, entry);
         let pool = self.request.pool;
@@ -159,6 +162,7 @@ impl Search<'_> {
         };
         client.deadline.wait_over();
         drop(ticket);
+        self.record.waited_since(began);
         // There may be another place, or the one that it was called for is still free.
         worker.call_waiting();
         found
@@ -166,7 +170,8 @@ impl Search<'_> {
 
     /// One look at the endpoints; those who wait with a number below `rank` go first.
     fn look(&self, rank: u64) -> Result<Placement, Shortage> {
-        let Search { worker, request, tried, only } = self;
+        let Search { record, request, tried, only } = self;
+        let worker = record.worker;
         let pool = request.endpoints();
         let now = clock::now();
         let attempt = Attempt { worker, request, pool, tried, rank, now };

@@ -12,6 +12,7 @@ use crate::error::Cause;
 use crate::http1::Version;
 use crate::http1::forward::ClientSide;
 use crate::http1::response::AnswerTo;
+use crate::worker::record::Record;
 
 /// What a response's way to the client depends on.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +89,8 @@ pub struct Terms<'a> {
     pub has_other: bool,
     /// Where the final head is told of, once it has come.
     pub seen: &'a Cell<Option<Seen>>,
+    /// Where the request's facts are gathered.
+    pub record: &'a Record<'a>,
 }
 
 /// A final answer's head, as far as others need to know of it.

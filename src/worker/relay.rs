@@ -11,10 +11,8 @@ use crate::worker::buffer::Buffer;
 use crate::worker::deadline::Wait;
 use crate::worker::download::{Downlink, Lost};
 use crate::worker::join::join;
-use crate::worker::peer::Peer;
 use crate::worker::progress::{After, End, Failure, Terms};
 use crate::worker::request::Request;
-use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
 use crate::worker::upload::{Uplink, UplinkState, Upload};
 
@@ -36,7 +34,6 @@ pub struct Relayed {
 /// # Errors
 /// When nothing of a final response has reached the client.
 pub async fn answer_only(
-    worker: &Worker,
     client: &mut Stream,
     backend: &mut Stream,
     request: &mut Request,
@@ -46,7 +43,7 @@ pub async fn answer_only(
     let state = if is_sent_whole { UplinkState::Sent } else { UplinkState::Failed };
     let uplink = Uplink::new(state, false, request.is_held);
     let mut downlink = Downlink::new(
-        (worker, request.facts, terms, &uplink),
+        (request.facts, terms, &uplink),
         (&client.deadline, &mut client.sender),
         (&backend.deadline, &mut backend.receiver),
     );
@@ -83,9 +80,7 @@ fn cut(cause: Cause, end: End) -> Relayed {
 /// body is held whole for another attempt; else the client is answered here, while its body is
 /// read and dropped.
 pub async fn both_ways(
-    worker: &Worker,
     client: &mut Stream,
-    peer: &Peer,
     backend: &mut Stream,
     buffer: &mut Buffer,
     request: &mut Request,
@@ -95,7 +90,7 @@ pub async fn both_ways(
     let uplink = Uplink::new(UplinkState::Sending, awaits_continue, request.may_hold_body());
     let (facts, scratch) = (request.facts, &mut request.scratch);
     let mut upload = Upload {
-        worker,
+        record: terms.record,
         limits: &terms.config.limits,
         uplink: &uplink,
         client: &client.deadline,
@@ -106,7 +101,7 @@ pub async fn both_ways(
         held_bytes_max: request.head_bytes + terms.config.retry.body_bytes_max,
     };
     let mut downlink = Downlink::new(
-        (worker, facts, terms, &uplink),
+        (facts, terms, &uplink),
         (&client.deadline, &mut client.sender),
         (&backend.deadline, &mut backend.receiver),
     );
@@ -149,7 +144,8 @@ pub async fn both_ways(
             Err(Failure { cause: fault.unwrap_or(failure.cause), ..failure })
         }
         Err(Lost::BeforeHead(failure)) => {
-            tracing::debug!(client = %peer.address.client, cause = failure.cause.name(), "ended in its body");
+            let client = terms.record.peer.address.client;
+            tracing::debug!(%client, cause = failure.cause.name(), "ended in its body");
             let is_gone = failure.cause == Cause::ClientLeft;
             Ok(cut(failure.cause, if is_gone { End::Close } else { End::Linger }))
         }

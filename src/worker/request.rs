@@ -25,8 +25,8 @@ use crate::upstream::endpoint::Endpoint;
 use crate::upstream::snapshot::{Held, Pool, PoolId, Snapshot};
 use crate::upstream::{hash, route};
 use crate::worker::buffer::{Buffer, Scratch};
-use crate::worker::peer::Peer;
 use crate::worker::progress::Facts;
+use crate::worker::record::Record;
 use crate::worker::state::Worker;
 
 /// A request whose head was read; `scratch.request` holds that head as backends get it, and as much
@@ -64,12 +64,15 @@ pub struct Request {
 ///
 /// # Errors
 /// The rule that the request breaks.
-pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<Request>, Cause> {
+pub fn read(record: &Record<'_>, buffer: &mut Buffer) -> Result<Option<Request>, Cause> {
+    let (worker, peer) = (record.worker, record.peer);
     let config = &worker.config;
     let mut space = [MaybeUninit::uninit(); HEADERS_LIMIT];
     let parsed = request::parse(buffer.unread(), &mut space, &config.head, config.forward.connect)?;
     let Some(head) = parsed else { return Ok(None) };
     worker.lane().add(Counter::Requests);
+    let at = clock::now();
+    record.received_head(&head, at);
     let bytes_max = config.client.body_bytes_max.unwrap_or(u64::MAX);
     if matches!(head.framing, Framing::Length(length) if length > bytes_max) {
         return Err(Cause::RequestBodyTooLarge);
@@ -81,6 +84,7 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     let refusal = (!is_allowed).then_some(Cause::ClientRate);
     let snapshot = worker.snapshot();
     let pool = route::select(&snapshot, peer.address.listener);
+    record.routed(pool, snapshot.epoch);
     let client = || client::address_of(head.headers, peer.address.client.ip(), trusted);
     let hash = hash_of(&snapshot.pool(pool).config.balance, &head, client);
     let session = session_of(&snapshot, pool, head.headers);
@@ -92,21 +96,12 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     };
     forward::request(&head, &additions, &mut scratch.request);
     let head_bytes = scratch.request.len();
-    let facts = Facts {
-        version: head.version,
-        keep_alive: head.keep_alive,
-        to: match head.method {
-            "HEAD" => AnswerTo::Head,
-            "CONNECT" => AnswerTo::Connect,
-            _ => AnswerTo::Other,
-        },
-        upgrade,
-        expects_continue: head.expects_continue,
-    };
+    let facts = facts_of(&head, upgrade);
     let is_idempotent = head.is_idempotent() && upgrade.is_none();
     let mut body = Body::new(head.framing, Output::of(head.names_headers), bytes_max);
     let read_bytes = head.bytes;
     buffer.consume(read_bytes);
+    record.received(read_bytes);
     let taken = match body.take(buffer.unread_mut()) {
         Ok(taken) => taken,
         Err(fault) => {
@@ -116,9 +111,10 @@ pub fn read(worker: &Worker, peer: &Peer, buffer: &mut Buffer) -> Result<Option<
     };
     scratch.request.extend_from_slice(&buffer.unread()[..taken.kept]);
     buffer.consume(taken.used);
+    record.received(taken.used);
     let is_held = taken.kept <= snapshot.pool(pool).config.retry.body_bytes_max;
     Ok(Some(Request {
-        at: clock::now(),
+        at,
         facts,
         body,
         scratch,
@@ -179,6 +175,21 @@ impl Request {
         let Some(sticky) = &pool.sticky else { return b"" };
         let is_on = self.session.and_then(|session| pool.endpoints.get(session));
         if is_on.is_some_and(Endpoint::keeps_sessions) { b"" } else { sticky.line_of(index) }
+    }
+}
+
+/// What relaying its answer depends on.
+fn facts_of(head: &RequestHead<'_, '_>, upgrade: Option<usize>) -> Facts {
+    Facts {
+        version: head.version,
+        keep_alive: head.keep_alive,
+        to: match head.method {
+            "HEAD" => AnswerTo::Head,
+            "CONNECT" => AnswerTo::Connect,
+            _ => AnswerTo::Other,
+        },
+        upgrade,
+        expects_continue: head.expects_continue,
     }
 }
 

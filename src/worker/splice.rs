@@ -96,7 +96,7 @@ impl<'w> Splice<'w> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     pipe.bytes -= count;
-                    to.sent += count;
+                    to.count(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     to.deadline.arm(Wait::Write, to.timeout);

@@ -26,7 +26,7 @@ use crate::upstream::outcome::{self, Kind};
 use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, Pool, PoolId, Published, View};
 use crate::worker::budget::{Budget, Counts, MARK_INTERVAL};
-use crate::worker::buffer::Buffers;
+use crate::worker::buffer::{Buffers, Store};
 use crate::worker::causes::{CauseLog, Outcome, Who};
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
@@ -35,6 +35,7 @@ use crate::worker::pipes::Pipes;
 use crate::worker::places::Places;
 use crate::worker::queue::Queue;
 use crate::worker::rate::{ADDRESSES_MAX, RateLimit};
+use crate::worker::record::Facts;
 use crate::worker::request::Request;
 use crate::worker::silence::Silence;
 use crate::worker::steer::Steering;
@@ -53,6 +54,8 @@ pub struct Worker {
     pub idle: RefCell<IdlePool<Stream>>,
     /// The unused buffers.
     pub buffers: Buffers,
+    /// The unused records of requests.
+    pub facts: Store<Rc<Facts>>,
     /// The clients that may be silent.
     pub silence: Silence,
     /// Which worker serves a connection that this one accepted.
@@ -134,6 +137,7 @@ impl Worker {
             config,
             deadlines,
             buffers: Buffers::default(),
+            facts: Store::new(FACTS_KEPT_MIN, FACTS_KEPT_MAX),
             silence: Silence::default(),
             steering,
             pipes: Pipes::default(),
@@ -483,3 +487,6 @@ fn counts_of(lanes: &Lanes) -> Counts {
 
 /// How many unused connections are closed when descriptors are wanted.
 const EVICTED_AT_ONCE: usize = 16;
+/// How many unused records are kept, 0.3 kB each: some always, and as many as a burst needs.
+const FACTS_KEPT_MIN: usize = 64;
+const FACTS_KEPT_MAX: usize = 1024;

@@ -14,6 +14,7 @@ use crate::sys::{self, Side};
 use crate::worker::buffer::{Buffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::join::join;
+use crate::worker::record::{self, Record};
 use crate::worker::splice::{NonBlocking, Splice};
 use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender, Stream};
@@ -23,13 +24,15 @@ use crate::worker::stream::{Receiver, Sender, Stream};
 /// # Errors
 /// `TunnelIdle` when nothing passed in time, else whose side was reset.
 pub async fn run(
-    worker: &Worker,
+    record: &Record<'_>,
     client: &mut Stream,
     backend: &mut Stream,
     from_client: &mut Buffer,
     from_backend: &mut Buffer,
 ) -> Result<(), Cause> {
+    let worker = record.worker;
     worker.lane().add(Counter::Tunnels);
+    record.received(from_client.unread().len());
     let (fault, is_half_closed) = (Cell::new(None), Cell::new(false));
     let bulk = OnceCell::new();
     let upward = Direction {
@@ -40,6 +43,8 @@ pub async fn run(
         source: &client.deadline,
         receiver: &mut client.receiver,
         source_reset: Cause::ClientLeft,
+        received: Some(&record.facts().received),
+        sent: record.sent_to_backend(),
         target: &backend.deadline,
         sender: &mut backend.sender,
         target_reset: Cause::TunnelCut,
@@ -52,6 +57,8 @@ pub async fn run(
         source: &backend.deadline,
         receiver: &mut backend.receiver,
         source_reset: Cause::TunnelCut,
+        received: None,
+        sent: record.sent(),
         target: &client.deadline,
         sender: &mut client.sender,
         target_reset: Cause::ClientLeft,
@@ -70,6 +77,10 @@ struct Direction<'a> {
     source: &'a Deadline,
     receiver: &'a mut Receiver,
     source_reset: Cause,
+    /// Where bytes from this side are counted, if they are,
+    received: Option<&'a Cell<u64>>,
+    /// and bytes to the other side.
+    sent: &'a Cell<u64>,
     target: &'a Deadline,
     sender: &'a mut Sender,
     target_reset: Cause,
@@ -128,7 +139,7 @@ impl Direction<'_> {
             }
             match read {
                 Ok(0) => return Ok(()),
-                Ok(_) => {}
+                Ok(count) => self.count(count),
                 Err(_reset) => return Err(self.source_reset),
             }
         }
@@ -144,9 +155,11 @@ impl Direction<'_> {
         ready.map_err(|_reset| self.source_reset)?;
         let worker = self.worker;
         let mut splice = Splice::new(&worker.pipes, self.source.fd(), self.target.fd());
-        if splice.take(u64::MAX).map_err(|_reset| self.source_reset)? == 0 {
+        let count = splice.take(u64::MAX).map_err(|_reset| self.source_reset)?;
+        if count == 0 {
             return Ok(false);
         }
+        self.count(count);
         let sent = splice.send(&mut self.begin_send()).await;
         self.end_send(sent)?;
         Ok(true)
@@ -157,7 +170,13 @@ impl Direction<'_> {
         self.source.disarm(Wait::Read);
         self.target.disarm(Wait::Read);
         let timeout = self.timeout();
-        Sink::new(self.sender, self.target, timeout)
+        Sink::new(self.sender, self.target, timeout, self.sent)
+    }
+
+    fn count(&self, count: usize) {
+        if let Some(received) = self.received {
+            record::add(received, count);
+        }
     }
 
     fn end_send(&self, sent: io::Result<()>) -> Result<(), Cause> {

@@ -18,8 +18,8 @@ use crate::worker::buffer::{Buffer, LargeBuffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::event::pause;
 use crate::worker::progress::{CLOSING_POLL, LINGER_BYTES_MAX, LINGER_TIME};
+use crate::worker::record::Record;
 use crate::worker::splice::{NonBlocking, Room, SPLICE_BYTES_MIN, Splice};
-use crate::worker::state::Worker;
 use crate::worker::stream::{Receiver, Sender};
 
 /// How the request's body fares; both directions look at it.
@@ -115,8 +115,8 @@ impl Uplink {
 
 /// The request body's way to the backend.
 pub struct Upload<'a> {
-    /// The worker of both connections.
-    pub worker: &'a Worker,
+    /// Where the request's facts are gathered.
+    pub record: &'a Record<'a>,
     /// The backends' times.
     pub limits: &'a BackendLimits,
     /// What the other direction sees of this one.
@@ -138,8 +138,8 @@ pub struct Upload<'a> {
 impl Upload<'_> {
     /// Moves the body until it is complete or has failed; `uplink` tells how it ended.
     pub async fn run(&mut self, buffer: &mut Buffer, body: &mut Body) {
-        let mut pace = Pace::new(&self.worker.config.client);
-        let mut large = LargeBuffer::new(&self.worker.buffers);
+        let mut pace = Pace::new(&self.record.worker.config.client);
+        let mut large = LargeBuffer::new(&self.record.worker.buffers);
         let (mut dropped, mut was_filled, mut may_splice) = (0, false, true);
         while !body.is_complete() {
             if may_splice && buffer.is_empty() && self.is_unheld(body) {
@@ -160,6 +160,7 @@ impl Upload<'_> {
                 Ok(taken) => taken,
                 Err(fault) => return self.fail(Some(fault.in_request())),
             };
+            self.record.received(taken.used);
             self.hold(buffer.unread().get(..taken.kept).unwrap_or_default());
             if self.uplink.state.get() == UplinkState::Sending {
                 self.send(buffer, taken.kept).await;
@@ -190,7 +191,7 @@ impl Upload<'_> {
     /// as can be moved so: who reads on finds the body's end, or the connection's.
     async fn splice(&mut self, body: &mut Body, pace: &mut Pace) -> Result<(), Cause> {
         let [client, backend] = [self.client.fd(), self.backend.fd()];
-        let mut splice = Splice::new(&self.worker.pipes, client, backend);
+        let mut splice = Splice::new(&self.record.worker.pipes, client, backend);
         let _sockets = NonBlocking::set([client, backend]);
         while !body.is_complete() && self.uplink.state.get() == UplinkState::Sending {
             let room = Room::Pipe(&mut splice, body.bytes_untouched());
@@ -199,6 +200,7 @@ impl Upload<'_> {
                 break;
             }
             body.pass(count);
+            self.record.received(count);
             if self.uplink.state.get() == UplinkState::Sending {
                 let sent = splice.send(&mut self.backend_sink()).await;
                 self.judge_sent(sent);
@@ -263,7 +265,12 @@ impl Upload<'_> {
     }
 
     fn backend_sink(&mut self) -> Sink<'_> {
-        Sink::new(self.sender, self.backend, self.limits.body_timeout)
+        Sink::new(
+            self.sender,
+            self.backend,
+            self.limits.body_timeout,
+            self.record.sent_to_backend(),
+        )
     }
 
     /// A backend that takes no more may still answer, so that is no failure.
