@@ -3,6 +3,7 @@
 //! It is the only writer of the snapshot. Workers read `Published` and never wait for this thread;
 //! they go on with the last snapshot when it ends. `server` starts and stops it.
 
+pub mod dashboard;
 mod handle;
 mod member;
 mod passive;
