@@ -7,6 +7,7 @@
 mod backoff;
 mod dns;
 mod entry;
+mod etcd;
 mod told;
 
 use tokio::sync::mpsc;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::config::{BackendConfig, DiscoveryConfig, Source};
 
 pub use entry::{Entry, EntryMode, SavedBackend};
+pub use etcd::Registration;
 
 /// What one origin says now: its whole set, which takes the place of what it said before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,9 @@ pub fn spawn(
     for name in &config.dns {
         let name = dns::Name::new(name.clone(), config.resolver.clone());
         tasks.spawn(name.run(updates.clone()));
+    }
+    if let Some(etcd) = &config.etcd {
+        tasks.spawn(etcd::Cluster::new(etcd)?.run(updates.clone()));
     }
     Ok(())
 }

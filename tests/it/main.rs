@@ -28,6 +28,8 @@ mod corpus_answers;
 mod demo;
 /// Random requests through the proxy to hyper: it sees what is answered, and nothing else.
 mod differential;
+/// Backends by DNS: answers that change, are empty, fail and lie about their TTL.
+mod dns;
 /// `corelane doctor` on this machine and on made-up ones.
 mod doctor;
 /// The completions and the manual page, read by the programs that they are for.
@@ -36,6 +38,8 @@ mod documents;
 mod drain;
 /// The main scenarios again on each driver, and the well-known load generators.
 mod drivers;
+/// Backends by etcd: changes, leases, its death and return, compaction, passwords and TLS.
+mod etcd;
 /// What happens to a request when its backend fails: retries, 502, 504, cut bodies; clients that leave.
 mod failures;
 /// Flags, environment, help, exit code 64; two processes on one address.

@@ -4,12 +4,15 @@
 pub mod client;
 pub mod corpus;
 pub mod deaf;
+pub mod dns;
+pub mod etcd;
 pub mod load;
 pub mod messages;
 pub mod openmetrics;
 pub mod proxy;
 pub mod pure;
 pub mod servers;
+pub mod source;
 pub mod strict;
 pub mod upstream;
 pub mod wire;

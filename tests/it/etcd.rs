@@ -1,0 +1,240 @@
+//! Backends by etcd, a real one: changes, leases, its death and return with and without its data,
+//! compaction, passwords and TLS.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use corelane::config::{
+    DiscoveryConfig, EtcdConfig, EtcdLogin, EtcdMember, EtcdTls, ResolverConfig,
+};
+
+use crate::support::etcd::Etcd;
+use crate::support::source::Source;
+use crate::support::{SOON, wait_until};
+
+const KEYS: &str = "/corelane/pools/default/backends";
+
+fn member(addr: SocketAddr) -> EtcdMember {
+    EtcdMember { is_tls: false, host: addr.ip().to_string(), port: addr.port() }
+}
+
+fn config(members: Vec<EtcdMember>) -> EtcdConfig {
+    let tls = EtcdTls::default();
+    EtcdConfig { members, prefix: "/corelane/".to_owned(), login: None, tls }
+}
+
+fn follow(etcd: EtcdConfig) -> Source {
+    let second = std::time::Duration::from_secs(1);
+    let resolver = ResolverConfig { servers: Vec::new(), ttl_min: second, ttl_max: second };
+    Source::start(&DiscoveryConfig { dns: Vec::new(), resolver, etcd: Some(etcd) })
+}
+
+fn source_of(etcd: &Etcd) -> Source {
+    follow(config(vec![member(etcd.addr())]))
+}
+
+fn backend(n: u8) -> String {
+    format!("{KEYS}/10.0.0.{n}:80")
+}
+
+#[test]
+fn keys_are_backends_and_follow_each_change_in_every_process() {
+    let etcd = Etcd::start();
+    etcd.put(&backend(1), "{}");
+    let mut sources = [source_of(&etcd), source_of(&etcd)];
+    let mut expect = |expected: &[&str]| sources.iter_mut().for_each(|it| it.expect(expected));
+    expect(&["10.0.0.1:80 1"]);
+    etcd.put(&backend(2), r#"{"url":"http://10.0.0.2:80","weight":7,"backup":true}"#);
+    expect(&["10.0.0.1:80 1", "10.0.0.2:80 7 backup"]);
+    etcd.put("/corelane/pools/other/backends/x", r#"{"url":"http://[::1]:81"}"#);
+    expect(&["10.0.0.1:80 1", "10.0.0.2:80 7 backup", "other/[::1]:81 1"]);
+    // A broken value is passed over, and so is a key of something else.
+    etcd.put(&backend(1), "{");
+    etcd.put("/corelane/pools/default/settings", "{}");
+    etcd.put("/corelane/else", "{}");
+    expect(&["10.0.0.2:80 7 backup", "other/[::1]:81 1"]);
+    etcd.put(&backend(1), "{}");
+    expect(&["10.0.0.1:80 1", "10.0.0.2:80 7 backup", "other/[::1]:81 1"]);
+    etcd.etcdctl(&["del", "--prefix", "/corelane/pools/other/"]);
+    etcd.delete(&backend(2));
+    expect(&["10.0.0.1:80 1"]);
+    // The last one that an etcd in good health takes away is gone.
+    etcd.delete(&backend(1));
+    expect(&[]);
+}
+
+#[test]
+fn the_last_set_outlives_etcd_which_goes_on_from_its_data() {
+    let mut etcd = Etcd::start();
+    etcd.put(&backend(1), "{}");
+    let mut source = source_of(&etcd);
+    source.expect(&["10.0.0.1:80 1"]);
+    for round in 0..2 {
+        let count = source.count;
+        etcd.kill();
+        let since = std::time::Instant::now();
+        wait_until("it was tried some times", SOON, || since.elapsed().as_millis() > 700);
+        assert_eq!((source.told().len(), source.count), (1 + usize::from(round > 0), count));
+        etcd.restart();
+        etcd.put(&backend(2), "{}");
+        source.expect(&["10.0.0.1:80 1", "10.0.0.2:80 1"]);
+    }
+}
+
+#[test]
+fn a_compaction_hides_no_change() {
+    let mut etcd = Etcd::start();
+    etcd.put(&backend(1), "{}");
+    let mut source = source_of(&etcd);
+    source.expect(&["10.0.0.1:80 1"]);
+    etcd.compact();
+    etcd.put(&backend(2), "{}");
+    source.expect(&["10.0.0.1:80 1", "10.0.0.2:80 1"]);
+    // Away while the changes are made and compacted.
+    let gate = Forwarder::to(etcd.addr());
+    let mut cut = follow(config(vec![member(gate.addr)]));
+    cut.expect(&["10.0.0.1:80 1", "10.0.0.2:80 1"]);
+    gate.close();
+    etcd.delete(&backend(1));
+    etcd.put(&backend(3), "{}");
+    etcd.compact();
+    etcd.restart();
+    gate.open();
+    cut.expect(&["10.0.0.2:80 1", "10.0.0.3:80 1"]);
+    source.expect(&["10.0.0.2:80 1", "10.0.0.3:80 1"]);
+}
+
+#[test]
+fn an_etcd_that_lost_its_data_takes_nothing_away_at_once() {
+    let mut etcd = Etcd::start();
+    for n in 1..=3 {
+        etcd.put(&backend(n), "{}");
+    }
+    let mut source = source_of(&etcd);
+    source.expect(&["10.0.0.1:80 1", "10.0.0.2:80 1", "10.0.0.3:80 1"]);
+    etcd.restart_empty();
+    etcd.put(&backend(2), r#"{"weight":5}"#);
+    source.expect(&["10.0.0.1:80 1", "10.0.0.2:80 5", "10.0.0.3:80 1"]);
+}
+
+#[test]
+fn a_watch_that_falls_silent_is_noticed() {
+    let etcd = Etcd::start();
+    etcd.put(&backend(1), "{}");
+    let gate = Forwarder::to(etcd.addr());
+    let mut source = follow(config(vec![member(gate.addr)]));
+    source.expect(&["10.0.0.1:80 1"]);
+    gate.silence();
+    etcd.put(&backend(2), "{}");
+    wait_until("the change is found all the same", SOON, || source.told().len() == 2);
+}
+
+#[test]
+fn members_are_tried_in_turn() {
+    let etcd = Etcd::start();
+    etcd.put(&backend(1), "{}");
+    let dead = crate::support::servers::free_addr();
+    let mut source = follow(config(vec![member(dead), member(etcd.addr())]));
+    source.expect(&["10.0.0.1:80 1"]);
+}
+
+#[test]
+fn etcd_is_entered_by_password_and_over_tls() {
+    let mut etcd = Etcd::start_tls();
+    etcd.put(&backend(1), "{}");
+    etcd.require_login("secret");
+    let read = |path: &std::path::PathBuf| std::fs::read(path).unwrap();
+    let [certificate, key, authority] = etcd.tls().unwrap().each_ref().map(read);
+    let tls = EtcdTls { authorities: Some(authority), identity: Some((certificate, key)) };
+    let addr = etcd.addr();
+    let with = |password: &str| {
+        let login = EtcdLogin { user: "root".to_owned(), password: password.to_owned() };
+        let member = EtcdMember { is_tls: true, ..member(addr) };
+        EtcdConfig { login: Some(login), tls: tls.clone(), ..config(vec![member]) }
+    };
+    let mut source = follow(with("secret"));
+    source.expect(&["10.0.0.1:80 1"]);
+    let mut stranger = follow(with("wrong"));
+    // It forgets the tokens with its memory; the user logs in again.
+    etcd.restart();
+    etcd.put(&backend(2), "{}");
+    source.expect(&["10.0.0.1:80 1", "10.0.0.2:80 1"]);
+    assert_eq!(stranger.told(), Vec::<String>::new());
+}
+
+/// A way to etcd that can be closed, and on which answers that have begun can fall silent.
+struct Forwarder {
+    addr: SocketAddr,
+    state: Arc<ForwarderState>,
+}
+
+#[derive(Default)]
+struct ForwarderState {
+    is_closed: AtomicBool,
+    /// What connections from before this carry is lost.
+    generation: std::sync::atomic::AtomicUsize,
+}
+
+impl Forwarder {
+    fn to(target: SocketAddr) -> Forwarder {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let state = Arc::new(ForwarderState::default());
+        let shared = state.clone();
+        // Ends with the process.
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if shared.is_closed.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(target) else { continue };
+                let ends = [(client.try_clone(), server.try_clone()), (Ok(server), Ok(client))];
+                for (from, to) in ends {
+                    let state = shared.clone();
+                    std::thread::spawn(move || state.copy(from.unwrap(), to.unwrap()));
+                }
+            }
+        });
+        Forwarder { addr, state }
+    }
+
+    /// Ends all connections and takes no more.
+    fn close(&self) {
+        self.state.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    fn open(&self) {
+        self.state.is_closed.store(false, Ordering::Relaxed);
+    }
+
+    /// What flows on the connections that stand now is swallowed.
+    fn silence(&self) {
+        self.state.generation.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl ForwarderState {
+    fn copy(&self, mut from: TcpStream, mut to: TcpStream) {
+        use std::io::{Read, Write};
+        let generation = self.generation.load(Ordering::Relaxed);
+        let moment = std::time::Duration::from_millis(20);
+        from.set_read_timeout(Some(moment)).unwrap();
+        let mut buf = [0; 16 * 1024];
+        while !self.is_closed.load(Ordering::Relaxed) {
+            let count = match from.read(&mut buf) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+                Err(_) => break,
+            };
+            let is_silent = self.generation.load(Ordering::Relaxed) != generation;
+            if !is_silent && to.write_all(&buf[..count]).is_err() {
+                break;
+            }
+        }
+        // Fails only where the other direction has ended it already.
+        to.shutdown(std::net::Shutdown::Both).ok();
+        from.shutdown(std::net::Shutdown::Both).ok();
+    }
+}
