@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use corelane::cli::{Cli, Machine};
-use corelane::config::{BackendConfig, Config, Mode};
-use corelane::control::Control;
+use corelane::config::{BackendConfig, Config, Mode, SLOTS_MAX};
+use corelane::control::{Bell, Control};
 use corelane::metrics::Lanes;
 use corelane::upstream::outcome;
 
@@ -44,7 +44,7 @@ fn main() {
 
 /// Answers each request on a fresh connection, until it is killed.
 fn serve() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
     println!("{}", listener.local_addr().expect("its address"));
     std::io::stdout().flush().expect("an output");
     let mut buffer = [0; 4096];
@@ -65,22 +65,24 @@ fn config(addr: SocketAddr, endpoints: usize, interval: Duration) -> Config {
     config.pools[0].health.interval = interval;
     config.pools[0].health.interval_changing = interval;
     config.pools[0].health.interval_down = interval;
-    let backend = BackendConfig {
-        host: addr.ip().to_string(),
+    // Each on an address of its own, which the one server has all of.
+    let backend = |number: usize| BackendConfig {
+        host: format!("127.0.{}.{}", number / 250, number % 250 + 1),
         port: addr.port(),
         weight: NonZeroU16::MIN,
         conns_max: None,
         is_backup: false,
         mode: Mode::Ready,
     };
-    config.pools[0].backends = vec![backend; endpoints];
+    config.pools[0].backends = (0..endpoints).map(backend).collect();
     config
 }
 
 fn measure(config: &Config, time: Duration) {
     let (_sender, outcomes) = outcome::channel();
-    let lanes = Lanes::new(1, config.pools[0].backends.len());
-    let control = Control::start(config, lanes, outcomes).expect("the control thread");
+    let bell = Bell(Box::new(|| {}));
+    let control = Control::start(config, Lanes::new(1, SLOTS_MAX), outcomes, bell)
+        .expect("the control thread");
     control.first_round().recv().expect("the first round");
     let (began, before) = (Instant::now(), processor_time());
     // Waits for an end that does not come.

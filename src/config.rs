@@ -233,6 +233,9 @@ pub struct Faults {
 pub const WEIGHT_MAX: u16 = 256;
 /// The most backends of a process.
 pub const BACKENDS_MAX: usize = 1024;
+/// The slots that endpoints have: as many again as there are backends, for those that were removed
+/// and still have requests in flight. 12 bytes each in each worker's lane.
+pub const SLOTS_MAX: usize = 2 * BACKENDS_MAX;
 /// The most headers that `--headers-max` may allow.
 pub const HEADERS_LIMIT: usize = 256;
 /// The most workers of a process.

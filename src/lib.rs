@@ -23,8 +23,11 @@
 //! counted lies in [`metrics`]. Each step adds what it learns to the request's [`worker::record`],
 //! which is told once, when the answer has ended.
 //!
-//! What a probe finds goes from [`health::Watch`] to the control thread's roster of members
-//! (`control::{roster,member}`), which puts together what probes, agents, requests' outcomes
+//! Which backends there are is decided by `control::registry`, which merges what flags, files, other
+//! sources ([`discovery`]) and changes through a [`control::Handle`] say; `control::pools` brings
+//! endpoints in and out as it says, with slots that are given again only when nothing is in flight
+//! on them (`control::slots`). What a probe finds goes from [`health::Watch`] to a pool's roster of
+//! members (`control::{roster,member}`), which puts together what probes, agents, requests' outcomes
 //! (`control::passive` with [`health::outlier`] and [`health::breaker`]) and operators say, and
 //! `control::publish` makes a snapshot of it.
 //!
@@ -105,7 +108,7 @@
 //! 4. A connection on which an operation was dropped, or whose framing is in doubt, is closed.
 //! 5. Bytes that could be read two ways are never forwarded: they are refused or normalised.
 //! 6. Time and randomness are arguments of the pure parts (`health::{judge,outlier,breaker}`,
-//!    `control::member`, `upstream::{balance,patience,pool}`, `worker::{retry,budget}`), so their tests need no clock.
+//!    `control::{member,registry,slots}`, `upstream::{balance,patience,pool}`, `worker::{retry,budget}`), so their tests need no clock.
 
 pub mod cli;
 pub mod clock;

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::config::Config;
-use crate::control::Control;
+use crate::config::{Config, SLOTS_MAX};
+use crate::control::{Bell, Control};
 use crate::error::{Cause, StartError};
 use crate::metrics::{Counter, Lanes, Latency};
 use crate::upstream::outcome::{self, Outcome};
@@ -117,13 +117,13 @@ impl Server {
                 post.listeners.push(socket);
             }
         }
-        let lanes = Lanes::new(workers, config.backends().count());
+        let lanes = Lanes::new(workers, SLOTS_MAX);
         let client = &config.client;
         let client_places =
             Arc::new(Places::new(workers, client.conns_max, client.conns_per_address_max));
         let waitlist = Waitlist::new(mailboxes_of(&posts), config.queue_max);
         let (outcomes, received) = outcome::channel();
-        let control = Control::start(&config, lanes.clone(), received)?;
+        let control = Control::start(&config, lanes.clone(), received, bell_of(&posts))?;
         let (event_sender, events) = crossbeam::channel::bounded(EVENTS_MAX);
         Ok(Server {
             config,
@@ -407,6 +407,18 @@ impl Server {
 
 fn mailboxes_of(posts: &[Post]) -> Vec<Arc<Mailbox>> {
     posts.iter().map(|post| post.mailbox.clone()).collect()
+}
+
+/// Tells all workers of endpoints that are gone.
+fn bell_of(posts: &[Post]) -> Bell {
+    let mailboxes = mailboxes_of(posts);
+    Bell(Box::new(move || {
+        for mailbox in &mailboxes {
+            if mailbox.post(Message::Heed).is_err() {
+                tracing::error!("a worker was not told of endpoints that are gone");
+            }
+        }
+    }))
 }
 
 enum Next {

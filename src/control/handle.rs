@@ -7,7 +7,8 @@ use std::fmt;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::config::{BACKENDS_MAX, BackendConfig, Mode};
+use crate::config::{BACKENDS_MAX, BackendConfig, Mode, PoolConfig};
+use crate::control::pools::POOLS_MAX;
 use crate::control::view::{BackendView, Change, Difference, PoolView, Revision};
 
 /// The way to the control thread; clones share it.
@@ -19,12 +20,13 @@ pub struct Handle {
 
 /// What is asked of the control thread, and where the reply goes.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the registry that reads it comes next")]
 pub(super) enum Command {
     /// All pools.
     Pools(oneshot::Sender<Vec<PoolView>>),
     /// One backend.
     Backend(Name, oneshot::Sender<Result<BackendView, Refusal>>),
+    /// Other settings of all pools.
+    Configure(Vec<PoolConfig>, oneshot::Sender<Result<(), Refusal>>),
     /// A change of one backend.
     Write(Write, oneshot::Sender<Result<Done, Refusal>>),
     /// The last snapshots.
@@ -34,7 +36,7 @@ pub(super) enum Command {
 }
 
 /// A backend's pool and its `host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
     pub(super) pool: String,
     pub(super) authority: String,
@@ -99,6 +101,8 @@ pub enum Refusal {
     Conflict(Revision),
     /// There are as many backends as there can be.
     TooMany,
+    /// There were as many pools as there can be in the life of a process.
+    TooManyPools,
     /// A value is out of its range.
     Invalid(String),
     /// The epoch is none of the last snapshots'.
@@ -125,6 +129,11 @@ impl fmt::Display for Refusal {
                 "there can be no more than {BACKENDS_MAX} backends; remove one, and wait until \
                  requests in flight on removed ones have ended"
             ),
+            Refusal::TooManyPools => write!(
+                f,
+                "there were {POOLS_MAX} pools, which is as many as one process can have; restart \
+                 corelane"
+            ),
             Refusal::Invalid(reason) => f.write_str(reason),
             Refusal::UnknownEpoch(epoch) => write!(
                 f,
@@ -139,7 +148,6 @@ impl std::error::Error for Refusal {}
 
 /// The control thread's end of its handles.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the registry that reads it comes next")]
 pub(super) struct Desk {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) changes: broadcast::Sender<Change>,
@@ -227,6 +235,15 @@ impl Handle {
         expected: Option<Revision>,
     ) -> Result<Done, Refusal> {
         self.write(pool, authority, What::Reset, expected).await
+    }
+
+    /// Gives the pools other settings, and the backends that are named with them, in one snapshot.
+    /// A pool that is not named any more loses its backends. The changes of the API stay.
+    ///
+    /// # Errors
+    /// `Invalid` or `TooManyPools`, and then nothing changed; `Gone`.
+    pub async fn configure(&self, pools: Vec<PoolConfig>) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Configure(pools, reply)).await?
     }
 
     /// The last `SNAPSHOTS_MAX` snapshots, the newest last.

@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{BackendConfig, BreakerConfig, DEFAULT_POOL, InitialHealth, Mode};
+use crate::config::{BackendConfig, InitialHealth, Mode, PoolConfig};
+use crate::control::registry::Entry;
+use crate::control::view::State;
 use crate::health::agent::Agent;
 use crate::health::breaker::Breaker;
 use crate::health::outlier::{Ejection, Streak};
@@ -17,6 +19,10 @@ use crate::upstream::limit::Limits;
 /// One endpoint and all that is known about it.
 #[derive(Debug)]
 pub(super) struct Member {
+    /// What its source says of it.
+    pub(super) entry: Entry,
+    /// The slot that it was given, by which news name it; the endpoint's generation may be later.
+    pub(super) given: Slot,
     /// As the next snapshot shows it.
     pub(super) endpoint: Endpoint,
     /// The configured weight, in parts of `WEIGHT_UNIT`.
@@ -39,8 +45,16 @@ pub(super) struct Member {
     pub(super) breaker: Breaker,
     /// What had been counted when success was last compared.
     pub(super) compared: Tally,
-    /// Whether its address changed since it was last shown.
-    pub(super) has_moved: bool,
+    /// What had been counted when it was added.
+    pub(super) counted: Tally,
+    /// Whether something of it changed that no other field shows, since it was last shown.
+    pub(super) is_changed: bool,
+    /// How it is,
+    pub(super) state: State,
+    /// what made it so, in words,
+    pub(super) why: String,
+    /// and since when.
+    pub(super) since: Instant,
     /// The shares of its weight that the log told last, by `SHARES`, and when.
     pub(super) told: ([u32; SHARES.len()], Option<Instant>),
     /// How far it has come in.
@@ -62,41 +76,127 @@ enum Start {
 }
 
 impl Member {
-    /// The member of a backend before its first probe.
+    /// The member of a backend before its first probe; `counted` is what its lanes' slot counted
+    /// for others.
     pub(super) fn new(
-        number: u32,
-        backend: &BackendConfig,
-        breaker: &BreakerConfig,
-        initial: InitialHealth,
+        slot: Slot,
+        entry: Entry,
+        config: &PoolConfig,
+        counted: Tally,
         now: Instant,
     ) -> Member {
-        let weight = u32::from(backend.weight.get()) * WEIGHT_UNIT;
+        let backend = &entry.backend;
+        let weight = weight_of(backend);
         let is_probed = backend.mode != Mode::Maintenance;
-        Member {
+        let mut member = Member {
+            given: slot,
             endpoint: Endpoint {
-                slot: Slot { number, generation: 0 },
-                id: format!("{DEFAULT_POOL}/{}", backend.authority()),
+                slot,
+                id: format!("{}/{}", config.name, backend.authority()),
                 address: health::literal_of(backend).map(Address::Tcp),
                 weight,
-                tier: if backend.is_backup { Tier::Backup } else { Tier::Primary },
+                tier: tier_of(backend),
                 standing: Standing::Out,
                 is_sick: false,
-                limits: Limits::new(backend.conns_max, breaker.requests_max, breaker.pending_max)
-                    .into(),
+                limits: limits_of(backend, config).into(),
             },
             weight,
             mode: backend.mode,
             is_judged: !is_probed,
-            is_healthy: is_probed && initial == InitialHealth::Up,
+            is_healthy: is_probed && config.health.initial == InitialHealth::Up,
             share: SHARE_FULL,
             agent: Agent::SILENT,
             streak: Streak::default(),
             ejection: Ejection::new(now),
-            breaker: Breaker::new(now, Tally::default()),
-            compared: Tally::default(),
-            has_moved: false,
+            breaker: Breaker::new(now, counted),
+            compared: counted,
+            counted,
+            is_changed: true,
+            state: State::Unknown,
+            why: String::new(),
+            since: now,
             told: ([SHARE_FULL; SHARES.len()], None),
             start: Start::New,
+            entry,
+        };
+        member.state = member.state_now();
+        member.why = match member.state {
+            State::Maintenance => member.says_mode(),
+            _ => "it was added".to_owned(),
+        };
+        member
+    }
+
+    /// It joins others that take requests already: it starts slowly.
+    pub(super) fn start_slowly(&mut self) {
+        self.start = Start::Out;
+    }
+
+    /// Takes over what its source says now, by the settings of its pool; whether its probes are to
+    /// begin anew. Requests in flight and places taken stay as they are.
+    pub(super) fn change(&mut self, entry: Entry, config: &PoolConfig) -> bool {
+        let backend = &entry.backend;
+        self.weight = weight_of(backend);
+        self.endpoint.tier = tier_of(backend);
+        let (requests, pending) = (config.breaker.requests_max, config.breaker.pending_max);
+        let (slot, limits) = (&mut self.endpoint.slot, &self.endpoint.limits);
+        if let Some(changed) = limits.changed(backend.conns_max, requests, pending) {
+            if limits.conns.is_none() && changed.conns.is_some() {
+                // Connections without a place must not be used again.
+                slot.generation = slot.generation.wrapping_add(1);
+            }
+            self.endpoint.limits = changed.into();
+        }
+        let mode = std::mem::replace(&mut self.mode, backend.mode);
+        let is_probed = |mode| mode != Mode::Maintenance;
+        let turns = is_probed(mode) != is_probed(backend.mode);
+        if turns {
+            self.is_judged = !is_probed(backend.mode);
+            self.is_healthy = is_probed(backend.mode) && config.health.initial == InitialHealth::Up;
+            (self.share, self.agent) = (SHARE_FULL, Agent::SILENT);
+            self.start = Start::Out;
+        }
+        self.entry = entry;
+        self.is_changed = true;
+        if mode != self.mode {
+            self.why = self.says_mode();
+            self.log_mode_change();
+        }
+        turns
+    }
+
+    /// That its source wants this mode of it.
+    fn says_mode(&self) -> String {
+        let mode = match self.mode {
+            Mode::Ready => "ready",
+            Mode::Drain => "drain",
+            Mode::Maintenance => "maintenance",
+        };
+        format!("{mode}, by its source ({})", self.entry.source)
+    }
+
+    fn log_mode_change(&self) {
+        let (backend, why) = (&self.endpoint.id, &self.why);
+        match self.mode {
+            Mode::Ready => tracing::info!(backend, why, "backend is ready again"),
+            Mode::Drain => tracing::info!(backend, why, "backend drains"),
+            Mode::Maintenance => tracing::info!(backend, why, "backend is in maintenance"),
+        }
+    }
+
+    /// How it is now.
+    pub(super) fn state_now(&self) -> State {
+        match self.mode() {
+            Mode::Maintenance => State::Maintenance,
+            _ if !self.is_judged && !self.is_healthy => State::Unknown,
+            _ if !self.is_up() => State::Down,
+            _ if self.ejection.is_ejected() => State::Ejected,
+            mode => match self.breaker {
+                Breaker::Open { .. } => State::BreakerOpen,
+                _ if mode == Mode::Drain => State::Draining,
+                Breaker::HalfOpen { .. } => State::Trial,
+                Breaker::Closed(_) => State::Up,
+            },
         }
     }
 
@@ -178,6 +278,19 @@ impl Member {
     pub(super) fn is_starting(&self) -> bool {
         matches!(self.start, Start::In(_))
     }
+}
+
+/// The configured weight, in parts of `WEIGHT_UNIT`.
+fn weight_of(backend: &BackendConfig) -> u32 {
+    u32::from(backend.weight.get()) * WEIGHT_UNIT
+}
+
+fn tier_of(backend: &BackendConfig) -> Tier {
+    if backend.is_backup { Tier::Backup } else { Tier::Primary }
+}
+
+fn limits_of(backend: &BackendConfig, config: &PoolConfig) -> Limits {
+    Limits::new(backend.conns_max, config.breaker.requests_max, config.breaker.pending_max)
 }
 
 /// The percentage of its weight that an endpoint has so long after it came in.

@@ -4,39 +4,44 @@
 //! they go on with the last snapshot when it ends. `server` starts and stops it.
 
 pub mod dashboard;
+mod desk;
 mod handle;
+mod history;
 mod member;
 mod passive;
+mod pools;
 pub mod prometheus;
 mod publish;
+mod registry;
 mod roster;
+mod slots;
 mod thread;
 mod view;
+mod watches;
 
 use std::convert::Infallible;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crossbeam::channel::Receiver;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
-use crate::config::{Config, Mode};
-use crate::control::member::Member;
-use crate::control::passive::Passive;
-use crate::control::publish::Publisher;
-use crate::control::roster::Roster;
+use crate::config::{Config, PoolConfig, Source};
+use crate::control::pools::Pools;
+use crate::control::publish::{Ears, Publisher};
+use crate::control::registry::Registry;
 use crate::control::thread::Thread;
+use crate::control::watches::Watches;
+use crate::discovery::{Found, UPDATES_MAX, Update};
 use crate::error::StartError;
 use crate::health::pulse::Pulse;
-use crate::health::{News, Watch};
 use crate::metrics::Lanes;
 use crate::upstream::outcome::Outcome;
 use crate::upstream::snapshot::Published;
 
 pub use crate::health::vitals::Vitals;
 pub use handle::{CHANGES_MAX, Done, Handle, Patch, Refusal, SNAPSHOTS_MAX};
+pub use publish::Bell;
 pub use view::{BackendView, Change, Difference, PoolView, Revision, Shown, State};
 
 /// The running control thread; dropping it asks the thread to end without waiting.
@@ -51,7 +56,8 @@ pub struct Control {
 
 impl Control {
     /// Publishes the backends as epoch 1, none of them eligible yet unless they are to begin up,
-    /// and starts the thread; all first probes begin at once.
+    /// and starts the thread; all first probes begin at once. `bell` lets the workers know of
+    /// endpoints that are gone.
     ///
     /// # Errors
     /// `Usage` when a probe cannot be made of the flags, `Resource` when the thread or its runtime
@@ -60,30 +66,28 @@ impl Control {
         config: &Config,
         lanes: Lanes,
         outcomes: Receiver<Outcome>,
+        bell: Bell,
     ) -> Result<Control, StartError> {
         let now = Instant::now();
-        let config = &config.pools[0];
         let vitals = Arc::new(Vitals::default());
-        let pulse = Arc::new(Pulse::new(&config.health, Arc::clone(&vitals)));
-        let mut members = Vec::with_capacity(config.backends.len());
-        let mut watches = Vec::with_capacity(config.backends.len());
-        for (number, backend) in (0..).zip(&config.backends) {
-            let member = Member::new(number, backend, &config.breaker, config.health.initial, now);
-            if backend.mode != Mode::Maintenance {
-                let (index, id) = (members.len(), &member.endpoint.id);
-                watches.push(Watch::new(index, id, backend, &config.health, Arc::clone(&pulse))?);
-            }
-            members.push(member);
+        let configs: Vec<_> = config.pools.iter().cloned().map(Arc::new).collect();
+        let pulse = Pulse::new(configs.iter().map(|pool| &pool.health), Arc::clone(&vitals));
+        let (watches, news) = Watches::new(Arc::new(pulse));
+        let mut pools = Pools::new(&configs, watches, lanes, outcomes, vitals.clone(), now);
+        for pool in &configs {
+            pool.backends.iter().try_for_each(|backend| pools.check(&pool.name, backend))?;
+        }
+        let mut registry = Registry::new(configs.iter().map(|pool| pool.name.clone()), seed());
+        for turn in registry.hear(of_flags(&configs)) {
+            pools.apply(turn, now);
         }
         let (judged, first_round) = crossbeam::channel::bounded(1);
-        let roster = Roster::new(members, &config.balance, now);
-        let (eject, breaker) = (config.eject, config.breaker);
-        let passive = Passive::new(eject, breaker, lanes, outcomes, Arc::clone(&vitals), now);
-        // The registry that answers it comes next; until then each call is told `Gone`.
-        let (handle, _) = Handle::new();
-        let publisher = Publisher::new(roster, passive, Arc::new(config.clone()), judged);
+        let (handle, desk) = Handle::new();
+        let (_updates, updates) = mpsc::channel(UPDATES_MAX);
+        let ears = Ears { news, updates, desk };
+        let publisher = Publisher::new(pools, registry, ears, bell, judged);
         let published = publisher.published();
-        let thread = Thread::spawn(drive(watches, pulse, publisher))?;
+        let thread = Thread::spawn(drive(publisher))?;
         Ok(Control { thread, published, first_round, vitals, handle })
     }
 
@@ -132,35 +136,30 @@ impl Control {
     }
 }
 
-/// The thread's work: watches send news, the publisher publishes them.
-async fn drive(watches: Vec<Watch>, pulse: Arc<Pulse>, publisher: Publisher) {
-    // This sender stays: without a watch there is still something to publish.
-    let (sender, news) = mpsc::channel::<News>(watches.len().max(1));
-    let mut tasks = JoinSet::new();
-    tasks.spawn(pulse.run());
-    for watch in watches {
-        if let Some(agent) = watch.agent() {
-            tasks.spawn(agent.run(sender.clone()));
-        }
-        tasks.spawn(watch.run(sender.clone()));
+/// The thread's work. A task of its own: each wake-up of the runtime's main future costs a write to
+/// its eventfd and a second turn of its loop, which made half of an idle thread's system calls.
+async fn drive(publisher: Publisher) {
+    if let Err(error) = tokio::spawn(publisher.run()).await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
-    // A task like the others: each wake-up of the runtime's main future costs a write to its
-    // eventfd and a second turn of its loop, which made half of an idle thread's system calls.
-    tasks.spawn(publisher.run(news));
-    match panic_of(&mut tasks).await {}
 }
 
-/// Carries the panic of a task on: the runtime would hold it back, and the endpoint would be
-/// unwatched without a word.
-async fn panic_of(tasks: &mut JoinSet<()>) -> Infallible {
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended
-            && let Ok(panic) = error.try_into_panic()
-        {
-            resume_unwind(panic);
-        }
+/// What flags and the configuration file say.
+fn of_flags(pools: &[Arc<PoolConfig>]) -> Update {
+    let mut backends = Vec::new();
+    for pool in pools {
+        let found = |backend| Found { pool: pool.name.clone(), backend };
+        backends.extend(pool.backends.iter().cloned().map(found));
     }
-    std::future::pending().await
+    Update { source: Source::Flags, origin: Source::Flags.name().to_owned(), backends }
+}
+
+/// A number that is above each revision of earlier processes: the microseconds since 1970.
+fn seed() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
 }
 
 #[cfg(test)]

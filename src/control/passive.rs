@@ -3,10 +3,9 @@
 //! `publish` calls it at every tick. What it decides it writes into the members; it publishes
 //! nothing, asks no clock, and does nothing for a rule that is switched off.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crossbeam::channel::Receiver;
 
 use crate::config::{BreakerConfig, EjectConfig};
 use crate::control::member::Member;
@@ -15,15 +14,14 @@ use crate::health::outlier::{Outlier, ejected_max, worst};
 use crate::health::tally::Tally;
 use crate::health::vitals::Vitals;
 use crate::metrics::Lanes;
-use crate::upstream::outcome::{OUTCOMES_MAX, Outcome};
+use crate::upstream::outcome::Outcome;
 
-/// The watching of requests.
+/// The watching of a pool's requests.
 #[derive(Debug)]
 pub(super) struct Passive {
     eject: EjectConfig,
     breaker: BreakerConfig,
     lanes: Lanes,
-    outcomes: Receiver<Outcome>,
     vitals: Arc<Vitals>,
     /// When success was last compared.
     compared: Instant,
@@ -32,23 +30,33 @@ pub(super) struct Passive {
 }
 
 impl Passive {
-    /// The watching of requests that these lanes count and this channel tells of.
+    /// The watching of requests that these lanes count.
     pub(super) fn new(
         eject: EjectConfig,
         breaker: BreakerConfig,
         lanes: Lanes,
-        outcomes: Receiver<Outcome>,
         vitals: Arc<Vitals>,
         now: Instant,
     ) -> Passive {
-        Passive { eject, breaker, lanes, outcomes, vitals, compared: now, failed: None }
+        Passive { eject, breaker, lanes, vitals, compared: now, failed: None }
     }
 
-    /// Takes over what came since the last tick; whether anything turned.
-    pub(super) fn tick(&mut self, members: &mut [Member], now: Instant) -> bool {
+    /// From now on by other rules.
+    pub(super) fn set_rules(&mut self, eject: EjectConfig, breaker: BreakerConfig) {
+        (self.eject, self.breaker) = (eject, breaker);
+    }
+
+    /// Takes over what came since the last tick, of that the failures that workers told of;
+    /// whether anything turned.
+    pub(super) fn tick(
+        &mut self,
+        members: &mut [Member],
+        outcomes: &[Outcome],
+        now: Instant,
+    ) -> bool {
         let mut is_change = self.end_ejections(members, now);
         is_change |= self.turn_breakers(members, now);
-        is_change |= self.take_outcomes(members, now);
+        is_change |= self.take_outcomes(members, outcomes, now);
         is_change |= self.compare(members, now);
         is_change
     }
@@ -69,21 +77,30 @@ impl Passive {
             if before.is_ejected() && !member.ejection.is_ejected() {
                 let (backend, after) = (&member.endpoint.id, before.time().unwrap_or_default());
                 tracing::info!(backend, ?after, "backend is back from ejection");
+                member.why = format!("back from an ejection of {after:?}");
                 is_change = true;
             }
         }
         is_change
     }
 
-    /// Takes over the failures that workers told of, as many as their channel holds at most.
-    fn take_outcomes(&mut self, members: &mut [Member], now: Instant) -> bool {
+    /// Takes over the failures that workers told of.
+    fn take_outcomes(
+        &mut self,
+        members: &mut [Member],
+        outcomes: &[Outcome],
+        now: Instant,
+    ) -> bool {
+        if outcomes.is_empty() {
+            return false;
+        }
+        self.failed = Some(now);
+        let Some(max) = self.eject.consecutive_max else { return false };
+        let numbers = members.iter().map(|member| member.endpoint.slot.number);
+        let indexes: HashMap<u32, usize> = numbers.zip(0..).collect();
         let mut is_change = false;
-        // Not `try_iter`, which would hold on to `self`.
-        for _ in 0..OUTCOMES_MAX {
-            let Ok(outcome) = self.outcomes.try_recv() else { break };
-            self.failed = Some(now);
-            let Some(max) = self.eject.consecutive_max else { continue };
-            let index = outcome.slot.number as usize;
+        for outcome in outcomes {
+            let Some(index) = indexes.get(&outcome.slot.number).copied() else { continue };
             let Some(member) = members.get_mut(index) else { continue };
             // The failures of a slot's earlier address say nothing about its present one, and
             // those of requests that were in flight when it was ejected nothing new.
@@ -120,6 +137,7 @@ impl Passive {
         self.vitals.ejections.add();
         let time = member.ejection.time().unwrap_or_default();
         tracing::warn!(backend, why, ?time, "backend is ejected");
+        member.why = why.to_owned();
         true
     }
 
@@ -140,17 +158,21 @@ impl Passive {
                     self.vitals.breaker_openings.add();
                     let why = format!("{failed} failed and {succeeded} did not");
                     tracing::warn!(backend, why, percent, "breaker opens");
+                    member.why = why;
                 }
                 Turn::HalfOpened { trials } => {
                     limits.allow_trials(trials);
                     tracing::info!(backend, why = "its time is over", trials, "breaker half-opens");
+                    member.why = format!("its breaker allows {trials} trials");
                 }
                 Turn::TrialsLost { trials } => {
                     limits.allow_trials(trials);
                     tracing::debug!(backend, trials, "trials of a breaker are allowed again");
                 }
                 Turn::Closed => {
-                    tracing::info!(backend, why = "all trials succeeded", "breaker closes");
+                    let why = "all trials succeeded";
+                    tracing::info!(backend, why, "breaker closes");
+                    member.why = why.to_owned();
                 }
             }
         }

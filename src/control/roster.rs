@@ -3,50 +3,83 @@
 //! Decides about panic, which takes all of them to see. Logs what turns. Never publishes, never
 //! waits and never asks the time: `publish` does.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{BalanceConfig, Mode};
+use crate::config::{Mode, PoolConfig, Source};
 use crate::control::member::{Member, SHARES};
 use crate::health::{News, Report, Verdict};
-use crate::upstream::endpoint::{Address, Endpoint, Standing};
+use crate::upstream::endpoint::{Address, Endpoint, Slot, Standing};
 
 /// A pool's endpoints.
 #[derive(Debug)]
 pub(super) struct Roster {
-    /// By slot number.
+    /// In the order in which they were added.
     pub(super) members: Vec<Member>,
+    config: Arc<PoolConfig>,
     /// Whether too few are fit to heed that.
     is_panicking: bool,
-    panic_percent: u8,
-    slow_start: Duration,
+    /// Whether all endpoints of the start had their first verdict.
+    is_settled: bool,
+    /// Whether endpoints came or went, or the settings changed, since they were last shown.
+    is_changed: bool,
 }
 
 impl Roster {
-    /// These endpoints, none of which was heard of.
-    pub(super) fn new(members: Vec<Member>, balance: &BalanceConfig, now: Instant) -> Roster {
-        let has_sessions = balance.sticky.is_some();
-        for member in &members {
-            let backend = &member.endpoint.id;
-            match member.mode {
-                Mode::Drain if !has_sessions => {
-                    tracing::warn!(backend, "takes no requests: no sticky cookie is configured");
-                }
-                Mode::Ready => {}
-                Mode::Drain => tracing::info!(backend, why = "its option drain", "backend drains"),
-                Mode::Maintenance => {
-                    let why = "its option maintenance";
-                    tracing::info!(backend, why, "backend is in maintenance");
-                }
+    /// A pool without endpoints.
+    pub(super) fn new(config: Arc<PoolConfig>) -> Roster {
+        let members = Vec::with_capacity(config.backends.len());
+        Roster { members, config, is_panicking: false, is_settled: false, is_changed: false }
+    }
+
+    /// The settings of the pool.
+    pub(super) fn config(&self) -> &Arc<PoolConfig> {
+        &self.config
+    }
+
+    /// From now on with other settings, which its members were told already.
+    pub(super) fn set_config(&mut self, config: Arc<PoolConfig>) {
+        self.config = config;
+        self.is_changed = true;
+    }
+
+    /// Adds an endpoint.
+    pub(super) fn add(&mut self, mut member: Member) {
+        // Where all are new, none is spared by another.
+        if self.members.iter().any(|it| it.is_judged && it.is_fit()) {
+            member.start_slowly();
+        }
+        let (backend, source) = (&member.endpoint.id, member.entry.source);
+        if source != Source::Flags {
+            tracing::info!(backend, %source, origin = member.entry.origin, "backend is added");
+        }
+        match member.mode {
+            Mode::Drain if self.config.balance.sticky.is_none() => {
+                tracing::warn!(backend, "takes no requests: no sticky cookie is configured");
+            }
+            Mode::Ready => {}
+            Mode::Drain => tracing::info!(backend, why = "its option drain", "backend drains"),
+            Mode::Maintenance => {
+                let why = "its option maintenance";
+                tracing::info!(backend, why, "backend is in maintenance");
             }
         }
-        let mut roster = Roster {
-            members,
-            is_panicking: false,
-            panic_percent: balance.panic_percent,
-            slow_start: balance.slow_start,
-        };
-        roster.refresh(now);
-        roster
+        self.members.push(member);
+        self.is_changed = true;
+    }
+
+    /// Removes the endpoint of this authority.
+    pub(super) fn remove(&mut self, authority: &str) -> Option<Member> {
+        let is_it = |member: &Member| member.entry.backend.authority() == authority;
+        let member = self.members.remove(self.members.iter().position(is_it)?);
+        self.is_changed = true;
+        tracing::info!(backend = member.endpoint.id, "backend is removed");
+        Some(member)
+    }
+
+    /// The endpoint of this authority.
+    pub(super) fn get_mut(&mut self, authority: &str) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.entry.backend.authority() == authority)
     }
 
     /// The endpoints as they are to be published.
@@ -69,15 +102,14 @@ impl Roster {
         self.members.iter().any(Member::is_starting)
     }
 
+    fn find(&mut self, given: Slot) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.given == given)
+    }
+
     /// Takes news over and logs them.
     pub(super) fn apply(&mut self, news: News, now: Instant) {
-        let index = match &news {
-            News::Verdict(verdict) => verdict.index,
-            News::Agent(report) => report.index,
-        };
-        let Some(member) = self.members.get_mut(index) else {
-            tracing::error!(index, "news name no endpoint");
-            return;
+        let Some(member) = self.find(news.slot()) else {
+            return tracing::debug!(slot = ?news.slot(), "news of an endpoint that was removed");
         };
         match news {
             News::Verdict(verdict) => member.apply_verdict(verdict, now),
@@ -88,49 +120,58 @@ impl Roster {
     /// Logs the weights that changed since they were last told, each at most once in
     /// `TELL_INTERVAL`.
     pub(super) fn log_weights(&mut self, now: Instant) {
+        let slow_start = self.config.balance.slow_start;
         for member in &mut self.members {
-            member.log_weight(now, self.slow_start);
+            member.log_weight(now, slow_start);
         }
     }
 
     /// Works out what a snapshot shows now; whether that is something new.
     pub(super) fn refresh(&mut self, now: Instant) -> bool {
+        let slow_start = self.config.balance.slow_start;
         for member in &mut self.members {
-            member.note_fitness(now, self.slow_start);
+            member.note_fitness(now, slow_start);
         }
+        self.is_settled |= self.is_judged();
+        let mut is_change = std::mem::take(&mut self.is_changed);
         let was_panicking = self.is_panicking;
         self.is_panicking = self.has_to_panic();
-        let mut is_change = self.is_panicking != was_panicking;
-        if is_change {
+        if self.is_panicking != was_panicking {
             self.log_panic();
+            is_change = true;
         }
         for member in &mut self.members {
             let standing = member.standing(self.is_panicking);
-            let weight = member.weight(now, self.slow_start);
+            let weight = member.weight(now, slow_start);
             let is_sick = !self.is_panicking && member.is_sick();
             let shown = &mut member.endpoint;
             is_change |=
                 (shown.standing, shown.weight, shown.is_sick) != (standing, weight, is_sick);
             (shown.standing, shown.weight, shown.is_sick) = (standing, weight, is_sick);
-            is_change |= std::mem::take(&mut member.has_moved);
+            is_change |= std::mem::take(&mut member.is_changed);
+            let state = member.state_now();
+            if std::mem::replace(&mut member.state, state) != state {
+                member.since = now;
+            }
         }
         is_change
     }
 
-    /// Whether too few of the wanted endpoints are fit; never before each had its verdict.
+    /// Whether too few of the wanted endpoints are fit; never before each of the start had its
+    /// verdict, and one that was added later counts from its own.
     fn has_to_panic(&self) -> bool {
         let (fit, wanted) = self.fit_of_wanted();
-        let is_low = fit * 100 < wanted * usize::from(self.panic_percent);
-        is_low && self.is_judged()
+        let is_low = fit * 100 < wanted * usize::from(self.config.balance.panic_percent);
+        is_low && self.is_settled
     }
 
     fn fit_of_wanted(&self) -> (usize, usize) {
-        let wanted = self.members.iter().filter(|member| member.is_wanted());
+        let wanted = self.members.iter().filter(|it| it.is_judged && it.is_wanted());
         wanted.fold((0, 0), |(fit, all), it| (fit + usize::from(it.is_fit()), all + 1))
     }
 
     fn log_panic(&self) {
-        let ((healthy, of), percent) = (self.fit_of_wanted(), self.panic_percent);
+        let ((healthy, of), percent) = (self.fit_of_wanted(), self.config.balance.panic_percent);
         if self.is_panicking {
             tracing::warn!(healthy, of, percent, "panic mode begins: all backends take requests");
         } else {
@@ -152,13 +193,16 @@ impl Member {
             self.streak = Default::default();
         }
         self.endpoint.address = address;
-        self.has_moved |= moves;
+        self.is_changed |= moves;
         self.is_healthy = verdict.healthy;
         if turns && verdict.healthy {
             // What it was ejected for, it was down for as well, and that is over.
             self.ejection = self.ejection.lift(now);
         }
         self.share = verdict.share;
+        if turns || is_first {
+            self.why.clone_from(&verdict.why);
+        }
         let (backend, why) = (&self.endpoint.id, &verdict.why);
         match (turns || is_first, verdict.healthy) {
             (true, true) if !verdict.passed => {
@@ -176,6 +220,7 @@ impl Member {
     fn apply_report(&mut self, report: &Report) {
         let mode_before = self.mode();
         let before = std::mem::replace(&mut self.agent, report.agent);
+        self.why.clone_from(&report.why);
         let (backend, why, agent) = (&self.endpoint.id, &report.why, self.agent);
         if agent.mode() != before.mode() {
             self.log_mode(mode_before, why);

@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::cli::{Cli, Machine};
-use crate::config::{BackendConfig, BreakerConfig, EjectConfig, HealthConfig, InitialHealth};
+use crate::config::{
+    BackendConfig, BreakerConfig, EjectConfig, HealthConfig, InitialHealth, Mode, SLOTS_MAX,
+};
+use crate::control::registry::Entry;
+use crate::control::view::Revision;
 use crate::upstream::endpoint::{Address, Slot, Standing, WEIGHT_UNIT};
 use crate::upstream::outcome::{self, Kind};
 use crate::upstream::snapshot::Snapshot;
@@ -139,9 +143,19 @@ pub(super) fn backend(host: &str, port: u16, mode: Mode) -> BackendConfig {
     }
 }
 
+/// What a source says of a backend.
+pub(super) fn entry(backend: BackendConfig) -> Entry {
+    let (source, origin) = (Source::Flags, "a test".to_owned());
+    Entry { backend, source, origin, revision: Revision(1) }
+}
+
+fn silent() -> Bell {
+    Bell(Box::new(|| {}))
+}
+
 fn start_with(config: &Config) -> Control {
     let (_, outcomes) = outcome::channel();
-    Control::start(config, Lanes::new(1, config.pools[0].backends.len()), outcomes).unwrap()
+    Control::start(config, Lanes::new(1, SLOTS_MAX), outcomes, silent()).unwrap()
 }
 
 fn start(backends: &[&Backend]) -> Control {
@@ -292,9 +306,10 @@ fn localhost_finds_a_server_that_listens_on_ipv4_only() {
 
 #[test]
 fn many_backends_that_change_at_once_make_few_snapshots() {
-    let backend = Backend::start(PASS);
+    let backend = Backend::start_at("0.0.0.0:0".parse().unwrap(), PASS);
     let port = backend.address.port();
-    let backends = vec![("127.0.0.1", port); 100];
+    let hosts: Vec<_> = (1..=100).map(|host| format!("127.0.0.{host}")).collect();
+    let backends: Vec<_> = hosts.iter().map(|host| (host.as_str(), port)).collect();
     let started = Instant::now();
     let control = start_with(&config(&backends, PATIENCE));
     wait_for_first_round(&control);
@@ -307,9 +322,10 @@ fn many_backends_that_change_at_once_make_few_snapshots() {
 #[test]
 fn a_panic_of_one_watch_ends_the_thread() {
     let thread = Thread::spawn(async {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async { panic!("provoked by a test") });
-        match panic_of(&mut tasks).await {}
+        let (mut watches, _news) = Watches::new(Arc::new(Pulse::new([], Arc::default())));
+        watches.begin();
+        watches.run(async { panic!("provoked by a test") });
+        match watches.panicked().await {}
     });
     let ended = thread.unwrap().ended().clone().recv_timeout(PATIENCE);
     assert_eq!(ended, Err(crossbeam::channel::RecvTimeoutError::Disconnected));
@@ -320,7 +336,7 @@ fn a_health_path_that_is_none_is_a_usage_error() {
     let mut config = config(&[("127.0.0.1", 1)], PATIENCE);
     config.pools[0].health.path = Some("health".to_owned());
     let (_, outcomes) = outcome::channel();
-    let started = Control::start(&config, Lanes::new(1, 1), outcomes);
+    let started = Control::start(&config, Lanes::new(1, 1), outcomes, silent());
     assert!(matches!(started, Err(StartError::Usage(_))));
 }
 
@@ -382,7 +398,7 @@ fn failures_in_a_row_that_workers_tell_of_eject() {
     config.pools[0].eject.consecutive_max = NonZeroU32::new(3);
     config.pools[0].eject.time = Duration::from_millis(300);
     let (sender, outcomes) = outcome::channel();
-    let control = Control::start(&config, Lanes::new(1, 2), outcomes).unwrap();
+    let control = Control::start(&config, Lanes::new(1, 2), outcomes, silent()).unwrap();
     wait_until(&control, "11");
     let slot = Slot { number: 1, generation: 0 };
     let failure = Outcome { slot, kind: Kind::Status(500), successes: 0 };
@@ -403,7 +419,7 @@ fn a_breaker_opens_by_the_lanes_and_lets_trials_close_it() {
     config.pools[0].breaker.open_time = Duration::from_millis(100);
     let lanes = Lanes::new(1, 1);
     let (_sender, outcomes) = outcome::channel();
-    let control = Control::start(&config, lanes.clone(), outcomes).unwrap();
+    let control = Control::start(&config, lanes.clone(), outcomes, silent()).unwrap();
     wait_until(&control, "1");
     (0..10).for_each(|_| lanes.lane(0).add_failure(0));
     let endpoint = || control.published().load().pools[0].endpoints[0].clone();

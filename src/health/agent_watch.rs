@@ -17,11 +17,12 @@ use crate::config::HealthConfig;
 use crate::health::agent::{self, Agent};
 use crate::health::pulse::Pulse;
 use crate::health::{News, Report, jitter};
+use crate::upstream::endpoint::Slot;
 
 /// The asking of one agent.
 #[derive(Debug)]
 pub struct AgentWatch {
-    index: usize,
+    slot: Slot,
     id: String,
     port: u16,
     /// Where the endpoint is, as its probes know it.
@@ -36,7 +37,7 @@ pub struct AgentWatch {
 
 impl AgentWatch {
     pub(super) fn new(
-        index: usize,
+        slot: Slot,
         id: &str,
         port: u16,
         address: watch::Receiver<Option<SocketAddr>>,
@@ -44,7 +45,7 @@ impl AgentWatch {
         pulse: Arc<Pulse>,
     ) -> AgentWatch {
         AgentWatch {
-            index,
+            slot,
             id: id.to_owned(),
             port,
             address,
@@ -107,7 +108,7 @@ impl AgentWatch {
         }
         self.agent = before.observe(&parsed);
         let why = format!("its agent says {:?}", line.trim_end());
-        (self.agent != before).then_some(Report { index: self.index, agent: self.agent, why })
+        (self.agent != before).then_some(Report { slot: self.slot, agent: self.agent, why })
     }
 }
 

@@ -34,6 +34,7 @@ use crate::health::judge::{Health, Thresholds};
 use crate::health::probe::{Passed, Probe, ProbeError};
 use crate::health::pulse::Pulse;
 use crate::health::resolve::Names;
+use crate::upstream::endpoint::Slot;
 
 pub use agent_watch::AgentWatch;
 
@@ -46,11 +47,22 @@ pub enum News {
     Agent(Report),
 }
 
+impl News {
+    /// The slot that the endpoint was given when it was added.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        match self {
+            News::Verdict(verdict) => verdict.slot,
+            News::Agent(report) => report.slot,
+        }
+    }
+}
+
 /// What an agent changed.
 #[derive(Debug)]
 pub struct Report {
-    /// The slot number of the endpoint.
-    pub index: usize,
+    /// The slot that the endpoint was given when it was added.
+    pub slot: Slot,
     /// What its agent wants.
     pub agent: Agent,
     /// What it said, for the log.
@@ -60,8 +72,8 @@ pub struct Report {
 /// What changed about an endpoint; its first verdict is sent whatever it says.
 #[derive(Debug)]
 pub struct Verdict {
-    /// The slot number of the endpoint.
-    pub index: usize,
+    /// The slot that the endpoint was given when it was added.
+    pub slot: Slot,
     /// Whether it may take requests.
     pub healthy: bool,
     /// Whether the last probe passed.
@@ -77,7 +89,7 @@ pub struct Verdict {
 /// The probing of one endpoint.
 #[derive(Debug)]
 pub struct Watch {
-    index: usize,
+    slot: Slot,
     id: String,
     probe: Arc<Probe>,
     names: Names,
@@ -102,19 +114,19 @@ struct Probed {
 }
 
 impl Watch {
-    /// The probing of a backend in this slot; `id` names it in the log.
+    /// The probing of a backend that was given this slot; `id` names it in the log.
     ///
     /// # Errors
     /// `Usage` when the health path or the backend's name cannot stand in a request.
     pub fn new(
-        index: usize,
+        slot: Slot,
         id: &str,
         backend: &BackendConfig,
         config: &HealthConfig,
         pulse: Arc<Pulse>,
     ) -> Result<Watch, StartError> {
         Ok(Watch {
-            index,
+            slot,
             id: id.to_owned(),
             probe: Arc::new(Probe::new(backend, config)?),
             names: Names::new(&backend.host, backend.port),
@@ -133,7 +145,7 @@ impl Watch {
         let port = self.config.agent_port?;
         let address = self.address.subscribe();
         Some(AgentWatch::new(
-            self.index,
+            self.slot,
             &self.id,
             port,
             address,
@@ -207,7 +219,7 @@ impl Watch {
         }
         let is_change = self.learn(probed) || self.health.is_up() != was_up;
         (is_first || is_change).then(|| Verdict {
-            index: self.index,
+            slot: self.slot,
             healthy: self.health.is_up(),
             passed: probed.passed.is_ok(),
             address: *self.address.borrow(),

@@ -23,12 +23,21 @@ pub struct Pulse {
 
 impl Pulse {
     /// A pulse that begins with its first beat. A thread is late when it lags more than half the
-    /// shortest interval, or a whole timeout, which would fail each probe in flight.
+    /// shortest interval, or a whole timeout, which would fail each probe in flight; of several
+    /// settings, the strictest.
     #[must_use]
-    pub fn new(config: &HealthConfig, vitals: Arc<Vitals>) -> Pulse {
-        let shortest = config.interval.min(config.interval_changing).min(config.interval_down);
-        let lag_max = (shortest / 2).min(config.timeout);
+    pub fn new<'c>(
+        configs: impl IntoIterator<Item = &'c HealthConfig>,
+        vitals: Arc<Vitals>,
+    ) -> Pulse {
+        let lag_max = configs.into_iter().map(lag_max_of).min().unwrap_or(LAG_MAX);
         Pulse { origin: Instant::now(), beats: Mutex::new(Beats::new(lag_max)), vitals }
+    }
+
+    /// From now on it is as strict as these settings want, too.
+    pub fn tighten(&self, config: &HealthConfig) {
+        let mut beats = self.beats();
+        beats.lag_max = beats.lag_max.min(lag_max_of(config));
     }
 
     /// Beats until it is dropped.
@@ -80,6 +89,12 @@ impl Pulse {
     }
 }
 
+/// How late a thread may be that probes by these settings.
+fn lag_max_of(config: &HealthConfig) -> Duration {
+    let shortest = config.interval.min(config.interval_changing).min(config.interval_down);
+    (shortest / 2).min(config.timeout)
+}
+
 /// The beats of a thread, without its clock.
 #[derive(Debug)]
 struct Beats {
@@ -117,6 +132,8 @@ impl Beats {
     }
 }
 
+/// How late a thread may be that probes nothing.
+const LAG_MAX: Duration = Duration::from_secs(1);
 /// Beats within the lag that is too much, so that a gap is known to a quarter of it.
 const BEATS_PER_LAG: u32 = 4;
 /// The least time between two beats; tokio's timers count milliseconds.
@@ -168,7 +185,7 @@ mod tests {
     #[test]
     fn what_is_due_about_the_same_time_is_done_together() {
         let config = crate::health::tests::config(ms(100));
-        let pulse = Pulse::new(&config, Arc::default());
+        let pulse = Pulse::new([&config], Arc::default());
         for (began, period, expected) in [
             (0, 2000, 2000),
             (10, 2000, 2000),

@@ -8,6 +8,7 @@ use socket2::{Domain, Socket, Type};
 use super::*;
 use crate::config::{InitialHealth, Mode, Statuses};
 
+const SLOT: Slot = Slot { number: 0, generation: 0 };
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,8 +52,8 @@ fn watch(address: SocketAddr, config: &HealthConfig) -> Watch {
     // Without beats in between, each pause would pass for a stall.
     let calm = HealthConfig { interval: PATIENCE, interval_changing: PATIENCE, ..config.clone() };
     let calm = HealthConfig { interval_down: PATIENCE, timeout: PATIENCE, ..calm };
-    let pulse = Arc::new(Pulse::new(&calm, Arc::default()));
-    Watch::new(0, "default/test", &backend_at(address), config, pulse).unwrap()
+    let pulse = Arc::new(Pulse::new([&calm], Arc::default()));
+    Watch::new(SLOT, "default/test", &backend_at(address), config, pulse).unwrap()
 }
 
 fn verdict_of(news: News) -> Verdict {
@@ -108,9 +109,9 @@ fn a_backend_that_hangs_times_out() {
 #[test]
 fn a_name_that_does_not_resolve_fails_within_the_timeout() {
     let config = config(Duration::from_millis(500));
-    let pulse = Arc::new(Pulse::new(&config, Arc::default()));
+    let pulse = Arc::new(Pulse::new([&config], Arc::default()));
     let backend = backend("a.invalid", 80);
-    let mut watch = Watch::new(0, "default/test", &backend, &config, pulse).unwrap();
+    let mut watch = Watch::new(SLOT, "default/test", &backend, &config, pulse).unwrap();
     let runtime = runtime();
     let outcome = runtime.block_on(async { timeout(PATIENCE, watch.probe()).await.unwrap() });
     assert!(matches!(outcome.passed, Err(ProbeError::Unresolved(_))), "{outcome:?}");
@@ -249,9 +250,9 @@ fn watch_hanging(stall: Option<Duration>) -> (bool, u64) {
         ..config(limit)
     };
     let vitals = Arc::<vitals::Vitals>::default();
-    let pulse = Arc::new(Pulse::new(&config, Arc::clone(&vitals)));
-    let watch =
-        Watch::new(0, "default/test", &backend_at(address), &config, Arc::clone(&pulse)).unwrap();
+    let pulse = Arc::new(Pulse::new([&config], Arc::clone(&vitals)));
+    let watch = Watch::new(SLOT, "default/test", &backend_at(address), &config, Arc::clone(&pulse))
+        .unwrap();
     runtime().block_on(async {
         let (sender, mut news) = mpsc::channel(16);
         tokio::spawn(pulse.run());

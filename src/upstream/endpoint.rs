@@ -11,7 +11,7 @@ use crate::upstream::limit::Limits;
 /// tells the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
-    /// The index, below `config::BACKENDS_MAX`.
+    /// The index, below `config::SLOTS_MAX`.
     pub number: u32,
     /// How often the number was given out before.
     pub generation: u32,

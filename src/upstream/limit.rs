@@ -4,6 +4,7 @@
 //! and given by the worker's guards, which know whom a freed place is offered to.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A limit, and how much of it is taken.
@@ -38,6 +39,17 @@ impl Limit {
         self.taken.load(Ordering::Acquire) < self.max.load(Ordering::Relaxed)
     }
 
+    /// From now on there are so many; what is taken stays taken, even if that is more.
+    pub fn set_max(&self, max: u32) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
     /// How many are taken.
     #[must_use]
     pub fn taken(&self) -> u32 {
@@ -49,11 +61,11 @@ impl Limit {
 #[derive(Debug)]
 pub struct Limits {
     /// Connections, busy or idle.
-    pub conns: Option<Limit>,
+    pub conns: Option<Arc<Limit>>,
     /// Requests in flight.
-    pub requests: Option<Limit>,
+    pub requests: Option<Arc<Limit>>,
     /// Requests that wait for a connection to be made.
-    pub pending: Option<Limit>,
+    pub pending: Option<Arc<Limit>>,
     /// Requests that wait for a connection to this endpoint and to no other.
     pub waiting_alone: AtomicU32,
     /// Requests that may still try an endpoint whose breaker is half open.
@@ -68,7 +80,7 @@ impl Limits {
         requests: Option<NonZeroU32>,
         pending: Option<NonZeroU32>,
     ) -> Limits {
-        let limit = |max: Option<NonZeroU32>| max.map(|max| Limit::new(max.get()));
+        let limit = |max: Option<NonZeroU32>| max.map(|max| Limit::new(max.get()).into());
         Limits {
             conns: limit(conns),
             requests: limit(requests),
@@ -76,6 +88,25 @@ impl Limits {
             waiting_alone: AtomicU32::new(0),
             trials: AtomicU32::new(0),
         }
+    }
+
+    /// Takes other limits over. What is a limit before and after keeps its count in place; `None`
+    /// where that is all, else the limits to use from now on.
+    #[must_use]
+    pub fn changed(
+        &self,
+        conns: Option<NonZeroU32>,
+        requests: Option<NonZeroU32>,
+        pending: Option<NonZeroU32>,
+    ) -> Option<Limits> {
+        let mut limits = Limits::new(conns, requests, pending);
+        let kept = [
+            keep(&self.conns, &mut limits.conns),
+            keep(&self.requests, &mut limits.requests),
+            keep(&self.pending, &mut limits.pending),
+        ];
+        limits.allow_trials(self.trials.load(Ordering::Acquire));
+        (!kept.into_iter().all(|is_kept| is_kept)).then_some(limits)
     }
 
     /// Allows so many trials, whatever was left of earlier ones; the control thread calls this
@@ -94,6 +125,20 @@ impl Limits {
     #[must_use]
     pub fn has_trial(&self) -> bool {
         self.trials.load(Ordering::Acquire) > 0
+    }
+}
+
+/// Puts the limit that was in the place of the one that is to be, with that one's size; whether
+/// both are limits or none is.
+fn keep(was: &Option<Arc<Limit>>, is: &mut Option<Arc<Limit>>) -> bool {
+    match (was, &is) {
+        (Some(was), Some(new)) => {
+            was.set_max(new.max.load(Ordering::Relaxed));
+            *is = Some(was.clone());
+            true
+        }
+        (None, None) => true,
+        _ => false,
     }
 }
 
@@ -123,5 +168,31 @@ mod tests {
         assert_eq!([(); 3].map(|()| limits.take_trial()), [true, true, false]);
         limits.allow_trials(1);
         assert_eq!([(); 2].map(|()| limits.take_trial()), [true, false]);
+    }
+
+    #[test]
+    fn a_limit_that_changes_keeps_what_is_taken() {
+        let limits = Limits::new(NonZeroU32::new(2), NonZeroU32::new(5), None);
+        let conns = limits.conns.clone().unwrap();
+        assert!(conns.take() && conns.take());
+        assert!(limits.changed(NonZeroU32::new(1), NonZeroU32::new(5), None).is_none());
+        assert_eq!((conns.taken(), conns.has_room()), (2, false));
+        conns.give();
+        assert!(!conns.take(), "one is as many as there may be");
+        assert!(limits.changed(NonZeroU32::new(3), NonZeroU32::new(5), None).is_none());
+        assert!(conns.take() && conns.take() && !conns.take());
+    }
+
+    #[test]
+    fn a_limit_that_comes_or_goes_leaves_the_others_their_counts() {
+        let limits = Limits::new(None, NonZeroU32::new(5), None);
+        limits.requests.as_ref().unwrap().take();
+        limits.allow_trials(3);
+        let limited = limits.changed(NonZeroU32::new(1), NonZeroU32::new(5), None).unwrap();
+        assert_eq!(limited.requests.as_ref().unwrap().taken(), 1);
+        assert!(limited.conns.as_ref().unwrap().has_room() && limited.has_trial());
+        let unlimited = limited.changed(None, NonZeroU32::new(4), None).unwrap();
+        assert!(unlimited.conns.is_none());
+        assert_eq!(limits.requests.as_ref().unwrap().taken(), 1);
     }
 }

@@ -116,6 +116,16 @@ impl<C> IdlePool<C> {
         }
     }
 
+    /// Closes the connections to endpoints that are not to be kept.
+    pub fn retain(&mut self, is_kept: impl Fn(Slot) -> bool) {
+        for (number, endpoint) in (0..).zip(&mut self.endpoints) {
+            let slot = Slot { number, generation: endpoint.generation };
+            if !endpoint.idle.is_empty() && !is_kept(slot) {
+                endpoint.idle = VecDeque::new();
+            }
+        }
+    }
+
     /// Closes the oldest connection to this endpoint. Whether there was one.
     pub fn evict_from(&mut self, slot: Slot) -> bool {
         self.endpoint(slot).and_then(|endpoint| endpoint.idle.pop_front()).is_some()
@@ -289,5 +299,12 @@ mod tests {
     fn one_connection_of_an_endpoint_can_be_closed_for_another_worker() {
         let mut pool = pool_of(&[(A, 1), (B, 2)], Instant::now());
         assert!(pool.evict_from(A) && !pool.evict_from(A) && pool.has(B));
+    }
+
+    #[test]
+    fn connections_to_endpoints_that_are_gone_are_closed() {
+        let mut pool = pool_of(&[(A_AGAIN, 1), (B, 2)], Instant::now());
+        pool.retain(|slot| slot == A || slot == B);
+        assert!(!pool.has(A_AGAIN) && pool.has(B));
     }
 }

@@ -47,11 +47,11 @@ impl std::ops::Deref for Held {
 pub struct Snapshot {
     /// Counts the snapshots of this process.
     pub epoch: u64,
-    /// The pools; a `PoolId` is an index here.
-    pub pools: Vec<Pool>,
+    /// The pools; a `PoolId` is an index here. Snapshots share those that did not change.
+    pub pools: Vec<Arc<Pool>>,
 }
 
-/// The index of a pool in the snapshot it was read from.
+/// The index of a pool in the snapshots of a process: a pool keeps it, and no other gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolId(pub usize);
 
@@ -97,7 +97,7 @@ impl Pool {
 impl Snapshot {
     /// A snapshot of these pools.
     #[must_use]
-    pub fn new(epoch: u64, pools: Vec<Pool>) -> Snapshot {
+    pub fn new(epoch: u64, pools: Vec<Arc<Pool>>) -> Snapshot {
         Snapshot { epoch, pools }
     }
 
@@ -110,7 +110,7 @@ impl Snapshot {
     /// The pool of this id.
     ///
     /// # Panics
-    /// When the id was read from another snapshot.
+    /// When the id was read from a later snapshot.
     #[must_use]
     pub fn pool(&self, id: PoolId) -> &Pool {
         &self.pools[id.0]

@@ -22,6 +22,8 @@ pub enum Message {
     Drain,
     /// End now.
     Stop,
+    /// Endpoints were removed: the snapshot that still has them is to be let go.
+    Heed,
     /// A place on an endpoint is free that a request in this worker's queue may take.
     PlaceFreed,
     /// Another worker wants a place on this endpoint: an unused connection to it is to be closed.
@@ -38,6 +40,7 @@ pub struct Mailbox {
     /// What none must be lost of, however many others come.
     drain: AtomicBool,
     stop: AtomicBool,
+    heed: AtomicBool,
     places_freed: AtomicU32,
     /// Connections that other workers accepted.
     pub inlet: Inlet,
@@ -67,6 +70,7 @@ impl Mailbox {
         let mailbox = Arc::new(Mailbox {
             drain: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            heed: AtomicBool::new(false),
             places_freed: AtomicU32::new(0),
             inlet: Inlet::new(),
             queue,
@@ -90,6 +94,7 @@ impl Mailbox {
         match message {
             Message::Drain => self.drain.store(true, Ordering::Release),
             Message::Stop => self.stop.store(true, Ordering::Release),
+            Message::Heed => self.heed.store(true, Ordering::Release),
             Message::PlaceFreed => {
                 self.places_freed.fetch_add(1, Ordering::AcqRel);
             }
@@ -115,6 +120,9 @@ impl Mailbox {
         }
         if is_set(&self.drain) {
             return Some(Message::Drain);
+        }
+        if is_set(&self.heed) {
+            return Some(Message::Heed);
         }
         let next = |count: u32| count.checked_sub(1);
         let freed = self.places_freed.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);

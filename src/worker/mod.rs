@@ -43,6 +43,7 @@ pub mod waitlist;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock;
@@ -184,6 +185,10 @@ fn obey(worker: &Rc<Worker>, message: Message) -> bool {
             worker.stop();
             false
         }
+        Message::Heed => {
+            worker.heed_snapshot();
+            true
+        }
         Message::PlaceFreed => {
             worker.call_waiting();
             true
@@ -244,7 +249,7 @@ async fn sweep(worker: Rc<Worker>) {
 fn tick_of(config: &Config, snapshot: &Snapshot) -> Duration {
     let client = &config.client;
     let clients = [client.header_timeout, client.idle_timeout, client.body_timeout];
-    let of_pool = |pool: &Pool| {
+    let of_pool = |pool: &Arc<Pool>| {
         let PoolConfig { limits, queue_timeout, .. } = &*pool.config;
         [limits.response_timeout, limits.body_timeout, limits.idle.timeout, *queue_timeout]
     };

@@ -229,7 +229,8 @@ impl Attempt<'_> {
 
     fn shortage_on(&self, endpoint: &Endpoint) -> Option<Shortage> {
         let limits = &endpoint.limits;
-        let is_used_up = |limit: &Option<Limit>| limit.as_ref().is_some_and(|it| !it.has_room());
+        let is_used_up =
+            |limit: &Option<Arc<Limit>>| limit.as_ref().is_some_and(|it| !it.has_room());
         let is_tried_out = endpoint.standing == Standing::Trial && !limits.has_trial();
         if is_tried_out || is_used_up(&limits.requests) {
             return Some(Shortage::Busy);
@@ -254,7 +255,7 @@ impl Attempt<'_> {
         if let Some(shortage) = self.shortage_on(endpoint) {
             return Err(shortage);
         }
-        let in_flight = Share::take(&endpoint.limits, |limits| limits.requests.as_ref())?;
+        let in_flight = Share::take(&endpoint.limits, |limits| limits.requests.as_deref())?;
         let way = self.way_to(endpoint)?;
         if endpoint.standing == Standing::Trial && !endpoint.limits.take_trial() {
             return Err(Shortage::Busy);
@@ -270,7 +271,7 @@ impl Attempt<'_> {
             return Ok(Way::Reuse(stream));
         }
         let limits = &endpoint.limits;
-        let pending = Share::take(limits, |limits| limits.pending.as_ref())?;
+        let pending = Share::take(limits, |limits| limits.pending.as_deref())?;
         if limits.conns.is_none() {
             return Ok(Way::Connect(None, pending));
         }

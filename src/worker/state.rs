@@ -3,6 +3,7 @@
 mod guards;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -242,10 +243,15 @@ impl Worker {
 
     /// Lets requests that wait know of endpoints that came and went: looks for a place are taken
     /// up, and the waits for answers of endpoints that are down ended, if there is one that is not.
+    /// Closes unused connections to endpoints that are gone.
     pub fn heed_snapshot(&self) {
         let snapshot = self.snapshot();
         if self.heeded.replace(snapshot.epoch) != snapshot.epoch {
             self.queue.call_all();
+            let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
+            let slots: HashSet<Slot> = endpoints.map(|it| it.slot).collect();
+            // Connections to what is no endpoint any more are of no use to anybody.
+            self.idle.borrow_mut().retain(|slot| slots.contains(&slot));
         }
         for pool in &snapshot.pools {
             let is_sick = |it: &&Endpoint| it.is_sick;
@@ -268,7 +274,7 @@ impl Worker {
             let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
             endpoints.filter(|it| it.limits.conns.is_some())
         };
-        let is_free = |it: &Endpoint| it.limits.conns.as_ref().is_some_and(Limit::has_room);
+        let is_free = |it: &Endpoint| it.limits.conns.as_deref().is_some_and(Limit::has_room);
         let has_place = |slot| {
             self.idle.borrow().has(slot) || limited().any(|it| it.slot == slot && is_free(it))
         };

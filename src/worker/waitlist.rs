@@ -55,7 +55,7 @@ impl Waitlist {
     /// Takes a place for a connection to the endpoint with these limits; `None` when there is none.
     #[must_use]
     pub fn take_place(list: &Arc<Waitlist>, limits: &Arc<Limits>) -> Option<Place> {
-        let is_taken = limits.conns.as_ref().is_some_and(Limit::take);
+        let is_taken = limits.conns.as_deref().is_some_and(Limit::take);
         is_taken.then(|| Place { limits: limits.clone(), list: list.clone() })
     }
 

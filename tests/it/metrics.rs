@@ -40,7 +40,8 @@ fn sources() -> Sources {
     let machine = Machine { cores: vec![0], parallelism: 1, descriptors: 1000 };
     let cli = Cli::read_flags(flags.into_iter().map(str::to_owned)).unwrap();
     let pool = cli.proxy.into_config(&machine).unwrap().pools.remove(0);
-    let published = Snapshot::new(1, vec![Pool::new(Arc::new(pool), vec![endpoint])]).publish();
+    let published =
+        Snapshot::new(1, vec![Pool::new(Arc::new(pool), vec![endpoint]).into()]).publish();
     Sources { lanes, published, vitals: Arc::new(Vitals::default()), started: SystemTime::now() }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Config;
-use crate::control::tests::{backend, config};
+use crate::control::tests::{backend, config, entry};
 use crate::health::agent;
 
 const START: Duration = Duration::from_secs(20);
@@ -12,9 +12,14 @@ fn configuration() -> Config {
 }
 
 fn member(mode: Mode) -> Member {
-    let config = configuration();
-    let backend = backend("127.0.0.1", 80, mode);
-    Member::new(0, &backend, &config.pools[0].breaker, InitialHealth::Probe, Instant::now())
+    member_of(backend("127.0.0.1", 80, mode), InitialHealth::Probe)
+}
+
+fn member_of(backend: BackendConfig, initial: InitialHealth) -> Member {
+    let mut config = configuration();
+    config.pools[0].health.initial = initial;
+    let slot = Slot { number: 0, generation: 0 };
+    Member::new(slot, entry(backend), &config.pools[0], Tally::default(), Instant::now())
 }
 
 /// The standing of an endpoint with this mode that these words befell, and the one while its pool
@@ -78,9 +83,8 @@ fn a_name_has_no_address_before_it_is_resolved() {
         ("::1", "default/[::1]:80", true),
     ] {
         let backend = backend(host, 80, Mode::Ready);
-        let breaker = configuration().pools[0].breaker;
         for initial in [InitialHealth::Probe, InitialHealth::Up] {
-            let member = Member::new(0, &backend, &breaker, initial, Instant::now());
+            let member = member_of(backend.clone(), initial);
             let endpoint = &member.endpoint;
             assert_eq!((endpoint.id.as_str(), endpoint.address.is_some()), (id, has_address));
             assert_eq!(member.is_fit(), initial == InitialHealth::Up);

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::config::{Config, InitialHealth, Mode};
-use crate::control::tests::{backend, config};
+use crate::config::{Config, Mode};
+use crate::control::tests::{backend, config, entry};
 use crate::upstream::endpoint::Slot;
 use crate::upstream::outcome::{self, Kind};
 
@@ -14,6 +14,7 @@ struct Pool {
     passive: Passive,
     lanes: Lanes,
     sender: crossbeam::channel::Sender<Outcome>,
+    outcomes: crossbeam::channel::Receiver<Outcome>,
     now: Instant,
 }
 
@@ -21,22 +22,24 @@ impl Pool {
     fn new(endpoints: usize, config: &Config) -> Pool {
         let (now, lanes) = (Instant::now(), Lanes::new(2, endpoints));
         let (sender, outcomes) = outcome::channel();
-        let passive = Passive::new(
-            config.pools[0].eject,
-            config.pools[0].breaker,
-            lanes.clone(),
-            outcomes,
-            Arc::default(),
-            now,
-        );
-        let backend = backend("127.0.0.1", 80, Mode::Ready);
+        let config = &config.pools[0];
+        let (eject, breaker) = (config.eject, config.breaker);
+        let passive = Passive::new(eject, breaker, lanes.clone(), Arc::default(), now);
+        let entry = entry(backend("127.0.0.1", 80, Mode::Ready));
         let member = |number| {
-            let mut member =
-                Member::new(number, &backend, &config.pools[0].breaker, InitialHealth::Up, now);
-            member.is_judged = true;
+            let slot = Slot { number, generation: 0 };
+            let mut member = Member::new(slot, entry.clone(), config, Tally::default(), now);
+            (member.is_judged, member.is_healthy) = (true, true);
             member
         };
-        Pool { members: (0..endpoints as u32).map(member).collect(), passive, lanes, sender, now }
+        Pool {
+            members: (0..endpoints as u32).map(member).collect(),
+            passive,
+            lanes,
+            sender,
+            outcomes,
+            now,
+        }
     }
 
     fn fail(&self, number: u32, generation: u32, successes: u32, times: usize) {
@@ -56,7 +59,8 @@ impl Pool {
     /// Ticks so much later; who is ejected then.
     fn tick(&mut self, later: Duration) -> Vec<usize> {
         self.now += later;
-        self.passive.tick(&mut self.members, self.now);
+        let outcomes: Vec<Outcome> = self.outcomes.try_iter().collect();
+        self.passive.tick(&mut self.members, &outcomes, self.now);
         let ejected = self.members.iter().enumerate().filter(|(_, it)| it.ejection.is_ejected());
         ejected.map(|(index, _)| index).collect()
     }
@@ -105,7 +109,6 @@ fn what_is_no_row_ejects_nobody() {
     let mut off = Pool::new(3, &config(&[], SOON));
     off.fail(0, 0, 0, 100);
     assert!(off.tick(SOON).is_empty());
-    assert!(off.passive.outcomes.is_empty(), "they are taken all the same");
 }
 
 #[test]

@@ -14,8 +14,8 @@ type Labels<'s> = [(&'static str, &'s str); 2];
 pub(super) fn write(lanes: &Lanes, snapshot: &Snapshot, page: &mut Page<'_>) -> fmt::Result {
     let pools = || snapshot.pools.iter().map(|pool| ([("pool", pool.config.name.as_str())], pool));
     let backends = || {
-        let of = |pool: &'_ Pool| pool.endpoints.len();
-        debug_assert!(snapshot.pools.iter().map(of).sum::<usize>() <= crate::config::BACKENDS_MAX);
+        let count = snapshot.pools.iter().map(|pool| pool.endpoints.len()).sum::<usize>();
+        debug_assert!(count <= crate::config::BACKENDS_MAX);
         snapshot.pools.iter().flat_map(|pool| {
             pool.endpoints.iter().map(move |endpoint| (labels_of(pool, endpoint), endpoint))
         })

@@ -5,20 +5,25 @@ use std::net::SocketAddr;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::{InitialHealth, Mode};
-use crate::control::member::Member;
-use crate::control::tests::{backend, config};
+use crate::config::{Mode, SLOTS_MAX};
+use crate::control::handle::{Handle, Name};
+use crate::control::pools::EPOCH_FIRST;
+use crate::control::tests::{backend, config, entry};
+use crate::control::watches::Watches;
 use crate::health::Verdict;
+use crate::health::pulse::Pulse;
 use crate::metrics::Lanes;
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoint::{Endpoint, Slot};
 use crate::upstream::outcome;
 
 const BACKENDS: usize = 8;
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-fn verdict(index: usize, healthy: bool) -> News {
-    let address = Some(SocketAddr::from(([127, 0, 0, 1], 80)));
+fn verdict(number: usize, healthy: bool) -> News {
+    let address = Some(SocketAddr::from(([127, 0, 0, 1], 1 + number as u16)));
     News::Verdict(Verdict {
-        index,
+        slot: Slot { number: number as u32, generation: 0 },
         healthy,
         passed: healthy,
         address,
@@ -27,35 +32,57 @@ fn verdict(index: usize, healthy: bool) -> News {
     })
 }
 
-fn publisher() -> (Publisher, crossbeam::channel::Receiver<()>) {
-    let (sender, receiver) = crossbeam::channel::bounded(1);
-    let (config, now) = (config(&[], Duration::from_secs(1)), std::time::Instant::now());
-    let config = config.pools.into_iter().next().unwrap();
-    let backend = backend("127.0.0.1", 80, Mode::Ready);
-    let member = |number| Member::new(number, &backend, &config.breaker, InitialHealth::Probe, now);
-    let members = (0..BACKENDS as u32).map(member).collect();
-    let roster = Roster::new(members, &config.balance, now);
+/// A publisher of endpoints that nobody probes, which hears these news, and its first round.
+fn publisher(news: Receiver<News>) -> (Publisher, crossbeam::channel::Receiver<()>) {
+    let now = std::time::Instant::now();
     let (_, outcomes) = outcome::channel();
-    let lanes = Lanes::new(1, BACKENDS);
-    let passive = Passive::new(config.eject, config.breaker, lanes, outcomes, Arc::default(), now);
-    (Publisher::new(roster, passive, config.into(), sender), receiver)
+    let config = Arc::new(config(&[], Duration::from_secs(1)).pools.remove(0));
+    let (watches, _) = Watches::new(Arc::new(Pulse::new([&config.health], Arc::default())));
+    let lanes = Lanes::new(1, SLOTS_MAX);
+    let configs = [config];
+    let mut pools = Pools::new(&configs, watches, lanes, outcomes, Arc::default(), now);
+    let registry = Registry::new(["default".to_owned()], 0);
+    for number in 0..BACKENDS as u32 {
+        let backend = backend("127.0.0.1", 1 + number as u16, Mode::Ready);
+        let name = Name { pool: "default".to_owned(), authority: backend.authority() };
+        pools.apply(Turn { name, before: None, after: Some(entry(backend)) }, now);
+        pools.watches().stop(Slot { number, generation: 0 });
+    }
+    let (_handle, desk) = Handle::new();
+    let (_, updates) = mpsc::channel(1);
+    let (sender, first_round) = crossbeam::channel::bounded(1);
+    let (ears, bell) = (Ears { news, updates, desk }, Bell(Box::new(|| {})));
+    (Publisher::new(pools, registry, ears, bell, sender), first_round)
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+/// Runs a publisher until so much was done.
+fn run(publisher: Publisher, until: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::select! {
+            () = publisher.run() => panic!("it runs for ever"),
+            () = until => {}
+            () = tokio::time::sleep(PATIENCE) => panic!("nothing was published"),
+        }
+    });
+}
+
+async fn reaches(published: &Published, epoch: u64) {
+    while published.load().epoch < epoch {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[test]
 fn changes_that_come_together_make_one_snapshot() {
-    let (publisher, first_round) = publisher();
+    let (sender, news) = mpsc::channel(BACKENDS);
+    let (publisher, first_round) = publisher(news);
     let published = publisher.published();
     assert_eq!(published.load().epoch, EPOCH_FIRST);
-    let (sender, receiver) = mpsc::channel(BACKENDS);
-    for index in 0..BACKENDS {
-        sender.try_send(verdict(index, true)).unwrap();
+    for number in 0..BACKENDS {
+        sender.try_send(verdict(number, true)).unwrap();
     }
-    drop(sender);
-    runtime().block_on(publisher.run(receiver));
+    run(publisher, reaches(&published, EPOCH_FIRST + 1));
     let snapshot = published.load();
     assert_eq!(snapshot.epoch, EPOCH_FIRST + 1);
     assert!(snapshot.pools[0].endpoints.iter().all(Endpoint::is_eligible));
@@ -65,32 +92,56 @@ fn changes_that_come_together_make_one_snapshot() {
 #[test]
 fn a_stream_of_changes_makes_one_snapshot_an_interval() {
     const CHANGES: usize = 200;
-    let (publisher, _first_round) = publisher();
+    let (sender, news) = mpsc::channel(BACKENDS);
+    let (publisher, _first_round) = publisher(news);
     let published = publisher.published();
-    let (sender, receiver) = mpsc::channel(BACKENDS);
     let started = Instant::now();
-    let changes = async move {
+    run(publisher, async {
         for change in 0..CHANGES {
             let healthy = (change / BACKENDS).is_multiple_of(2);
             sender.send(verdict(change % BACKENDS, healthy)).await.unwrap();
         }
-    };
-    runtime().block_on(async { tokio::join!(publisher.run(receiver), changes) });
+        reaches(&published, EPOCH_FIRST + 1).await;
+    });
     let intervals = started.elapsed().as_millis() / PUBLISH_INTERVAL.as_millis();
     let epochs = published.load().epoch - EPOCH_FIRST;
     assert!(u128::from(epochs) <= intervals + 1, "{epochs} epochs in {intervals} intervals");
 }
 
 #[test]
-fn a_verdict_without_a_change_publishes_nothing() {
-    let (publisher, first_round) = publisher();
-    let published = publisher.published();
-    let (sender, receiver) = mpsc::channel(BACKENDS + 1);
-    for index in [0, BACKENDS] {
-        sender.try_send(verdict(index, false)).unwrap();
-    }
-    drop(sender);
-    runtime().block_on(publisher.run(receiver));
-    assert_eq!(published.load().epoch, EPOCH_FIRST);
+fn news_without_a_change_publish_nothing() {
+    let (sender, news) = mpsc::channel(BACKENDS);
+    let (mut publisher, first_round) = publisher(news);
+    publisher.hear(verdict(0, false));
+    sender.try_send(verdict(BACKENDS, false)).unwrap();
+    publisher.hear(verdict(0, false));
+    assert!(!publisher.publish());
+    assert_eq!(publisher.published().load().epoch, EPOCH_FIRST);
     assert!(first_round.try_recv().is_err());
+}
+
+#[test]
+fn a_slot_comes_again_when_nobody_holds_a_snapshot_with_its_endpoint() {
+    let (_sender, news) = mpsc::channel(BACKENDS);
+    let (mut publisher, _first_round) = publisher(news);
+    let held = publisher.published().load_full();
+    let name = |port| Name { pool: "default".to_owned(), authority: format!("127.0.0.1:{port}") };
+    let gone = Turn {
+        name: name(1),
+        before: Some(entry(backend("127.0.0.1", 1, Mode::Ready))),
+        after: None,
+    };
+    publisher.carry_out(vec![gone], "api");
+    assert!(publisher.publish());
+    let add = |publisher: &mut Publisher, port| {
+        let after = Some(entry(backend("127.0.0.1", port, Mode::Ready)));
+        publisher.carry_out(vec![Turn { name: name(port), before: None, after }], "api");
+        publisher.publish();
+        publisher.published().load().pools[0].endpoints.last().unwrap().slot
+    };
+    publisher.tick(std::time::Instant::now());
+    assert_eq!(add(&mut publisher, 50).number, BACKENDS as u32, "a worker holds the snapshot");
+    drop(held);
+    publisher.tick(std::time::Instant::now());
+    assert_eq!(add(&mut publisher, 51), Slot { number: 0, generation: 1 });
 }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::config::InitialHealth;
-use crate::control::tests::{backend, config};
+use crate::control::tests::{backend, config, entry};
 use crate::health::agent::{Agent, parse};
+use crate::health::tally::Tally;
 use crate::upstream::endpoint::Slot;
 
 const HERE: ([u8; 4], u16) = ([127, 0, 0, 1], 80);
@@ -14,19 +14,24 @@ const THERE: ([u8; 4], u16) = ([127, 0, 0, 2], 80);
 fn roster(modes: &[Mode], panic_percent: u8) -> Roster {
     let mut config = config(&[], Duration::from_secs(1));
     config.pools[0].balance.panic_percent = panic_percent;
-    let now = Instant::now();
-    let member = |(number, mode): (u32, &Mode)| {
-        let backend = backend("name", 80, *mode);
-        Member::new(number, &backend, &config.pools[0].breaker, InitialHealth::Probe, now)
-    };
-    let members = (0..).zip(modes).map(member).collect();
-    Roster::new(members, &config.pools[0].balance, now)
+    let (now, config) = (Instant::now(), Arc::new(config.pools.remove(0)));
+    let mut roster = Roster::new(config.clone());
+    for (number, mode) in (0..).zip(modes) {
+        let (slot, entry) = (slot(number), entry(backend("name", 80, *mode)));
+        roster.add(Member::new(slot, entry, &config, Tally::default(), now));
+    }
+    roster.refresh(now);
+    roster
 }
 
-fn verdict(index: usize, healthy: bool, address: impl Into<SocketAddr>) -> News {
+fn slot(number: u32) -> Slot {
+    Slot { number, generation: 0 }
+}
+
+fn verdict(number: u32, healthy: bool, address: impl Into<SocketAddr>) -> News {
     let address = Some(address.into());
     News::Verdict(Verdict {
-        index,
+        slot: slot(number),
         healthy,
         passed: healthy,
         address,
@@ -35,9 +40,9 @@ fn verdict(index: usize, healthy: bool, address: impl Into<SocketAddr>) -> News 
     })
 }
 
-fn report(index: usize, line: &str) -> News {
+fn report(number: u32, line: &str) -> News {
     let agent = Agent::SILENT.observe(&parse(line));
-    News::Agent(Report { index, agent, why: "a test".to_owned() })
+    News::Agent(Report { slot: slot(number), agent, why: "a test".to_owned() })
 }
 
 /// The standings: `O`pen, `T`rial, `D`raining or `-` for out, and `!` in a panic.
@@ -102,14 +107,14 @@ fn panic_begins_below_the_share_and_ends_at_it() {
 #[test]
 fn a_move_is_a_change_and_a_new_generation() {
     let mut roster = roster(&[Mode::Ready], 0);
-    let slot = |roster: &Roster| roster.endpoints()[0].slot;
+    let shown = |roster: &Roster| roster.endpoints()[0].slot;
     let now = Instant::now();
     for (address, is_change, generation) in
         [(HERE, true, 0), (HERE, false, 0), (THERE, true, 1), (HERE, true, 2)]
     {
         roster.apply(verdict(0, true, address), now);
         assert_eq!(roster.refresh(now), is_change);
-        assert_eq!(slot(&roster), Slot { number: 0, generation });
+        assert_eq!(shown(&roster), Slot { number: 0, generation });
     }
 }
 
