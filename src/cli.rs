@@ -15,7 +15,7 @@ mod tests;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use build::Machine;
-pub use demo::{BackendArgs, DemoArgs};
+pub use demo::{BackendArgs, DemoArgs, Register};
 pub use doctor::DoctorArgs;
 pub use documents::{CompletionsArgs, completions, manual};
 pub use flags::{LogFormat, ProxyArgs};
@@ -44,7 +44,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a demo backend: a small REST service to try the load balancer on.
-    Backend(BackendArgs),
+    Backend(Box<BackendArgs>),
     /// Run three demo backends and a load balancer in front of them, to try it out.
     Demo(DemoArgs),
     /// Look at this machine and say what a load balancer with these flags lacks on it.
@@ -80,7 +80,8 @@ impl Cli {
     /// # Errors
     /// What clap has to say, help and version included.
     pub fn read_flags(args: impl Iterator<Item = String>) -> Result<Cli, clap::Error> {
-        let command = Cli::command().mut_args(|arg| arg.env(None));
+        let silent = |command: clap::Command| command.mut_args(|arg| arg.env(None));
+        let command = silent(Cli::command()).mut_subcommands(silent);
         Cli::from_arg_matches(&command.try_get_matches_from(args)?)
     }
 }

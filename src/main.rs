@@ -16,6 +16,7 @@ use corelane::cli::{
     line_of, manual,
 };
 use corelane::demo::{self, Backend, BackendConfig};
+use corelane::discovery::Registration;
 use corelane::doctor::{self, Host, Ring};
 use corelane::error::{EXIT_USAGE, StartError};
 use corelane::server::{Server, Signals};
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     };
     let writer = start_log(cli.proxy.log());
     let result = match cli.command {
-        Some(Command::Backend(args)) => run_backend(args),
+        Some(Command::Backend(args)) => run_backend(*args),
         Some(Command::Demo(args)) => run_demo(&args),
         Some(Command::Doctor(args)) => run_doctor(&args),
         Some(Command::Completions(args)) => print(&completions(args.shell)),
@@ -108,14 +109,36 @@ fn print(text: &[u8]) -> Result<u8, StartError> {
 
 /// Runs one demo backend until a signal comes.
 fn run_backend(args: BackendArgs) -> Result<u8, StartError> {
+    let register = args.register()?;
     let (backend, thread) = start_backend(&args.into_config()?)?;
+    let registration = register.map(|it| it.of(backend.addr)).transpose()?;
+    let registered = registration.map(keep_registered).transpose()?;
     say(&mut std::io::stdout(), &format!("listening on {}", backend.addr));
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
         .map_err(|error| StartError::Resource("the signals", error))?;
     signals.forever().next();
+    // First out of etcd, so that nobody is sent here; then the requests that are under way.
+    if let Some((stop, thread)) = registered {
+        drop(stop);
+        join(thread);
+    }
     drop(backend);
     join(thread);
     Ok(0)
+}
+
+/// Keeps a backend registered on a thread of its own, until the sender is dropped.
+fn keep_registered(
+    registration: Registration,
+) -> Result<(oneshot::Sender<()>, JoinHandle<()>), StartError> {
+    let (stop, stopped) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::Resource("a runtime", error))?;
+    let builder = std::thread::Builder::new().name("register".to_owned());
+    let thread = builder.spawn(move || runtime.block_on(registration.run(stopped)));
+    Ok((stop, thread.map_err(|error| StartError::Resource("a thread", error))?))
 }
 
 /// Runs three demo backends and a load balancer in front of them until a signal comes.

@@ -2,14 +2,20 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::read::{duration, number, parse_listen, percent};
+use crate::cli::flags::EtcdAccessArgs;
+use crate::cli::read::{
+    EtcdPlace, duration, number, parse_listen, parse_register, parse_register_as, percent,
+};
+use crate::config::{self, EtcdConfig, Mode};
 use crate::demo::{AGENT_LINE, AGENT_LINE_BYTES_MAX, BackendConfig, Behaviour, load_of};
+use crate::discovery::Registration;
 use crate::error::StartError;
 
 /// The flags of `corelane backend`.
@@ -51,9 +57,40 @@ pub struct BackendArgs {
     /// A file to append the ids of POST /count to, one a line, as they are counted.
     #[arg(long, value_name = "PATH")]
     count_file: Option<PathBuf>,
+    /// Register in etcd, under a lease, as a backend of the pool default.
+    #[arg(long, value_name = "etcd[s]://HOST:PORT[,HOST:PORT…]/PREFIX",
+        value_parser = parse_register)]
+    register: Option<EtcdPlace>,
+    /// How long the registration outlives the process, in whole seconds [limits: 1s to 1h].
+    #[arg(long, value_name = "DURATION", default_value = "5s", requires = "register",
+        value_parser = duration(1000, 60 * MINUTE))]
+    register_ttl: Duration,
+    /// The address to register [default: the one it listens on].
+    #[arg(long, value_name = "HOST:PORT", requires = "register",
+        value_parser = parse_register_as)]
+    register_as: Option<(String, u16)>,
+    #[command(flatten)]
+    etcd: EtcdAccessArgs,
 }
 
 impl BackendArgs {
+    /// Where the backend registers, if it does.
+    ///
+    /// # Errors
+    /// When a file with a password or a certificate cannot be read.
+    pub fn register(&self) -> Result<Option<Register>, StartError> {
+        let Some(place) = &self.register else {
+            return match self.etcd.first_flag() {
+                Some(flag) => Err(StartError::Usage(format!("{flag} needs a --register"))),
+                None => Ok(None),
+            };
+        };
+        let EtcdPlace { members, prefix } = place.clone();
+        let etcd = self.etcd.clone().into_config(members, prefix)?;
+        let (ttl, address) = (self.register_ttl, self.register_as.clone());
+        Ok(Some(Register { etcd, ttl, address }))
+    }
+
     /// The configuration that these flags make.
     ///
     /// # Errors
@@ -81,6 +118,38 @@ impl BackendArgs {
             agent_line: self.agent_line,
             count_file: self.count_file.map(open).transpose()?,
         })
+    }
+}
+
+/// Where and as what a backend registers.
+#[derive(Debug)]
+pub struct Register {
+    etcd: EtcdConfig,
+    ttl: Duration,
+    /// The host and port, if not those that it listens on.
+    address: Option<(String, u16)>,
+}
+
+impl Register {
+    /// The registration of a backend that listens here.
+    ///
+    /// # Errors
+    /// When others cannot reach it there, or a certificate cannot be used.
+    pub fn of(self, bound: SocketAddr) -> Result<Registration, StartError> {
+        if self.address.is_none() && bound.ip().is_unspecified() {
+            let reason = format!("--register: nobody can connect to {bound}; give --register-as");
+            return Err(StartError::Usage(reason));
+        }
+        let (host, port) = self.address.unwrap_or_else(|| (bound.ip().to_string(), bound.port()));
+        let backend = config::BackendConfig {
+            host,
+            port,
+            weight: NonZeroU16::MIN,
+            conns_max: None,
+            is_backup: false,
+            mode: Mode::Ready,
+        };
+        Registration::new(self.etcd, &backend, self.ttl).map_err(StartError::Usage)
     }
 }
 

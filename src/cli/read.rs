@@ -15,7 +15,8 @@ use ipnet::IpNet;
 
 pub(super) use backend::parse_backend;
 pub(super) use discovery::{
-    parse_backend_dns, parse_dns_server, parse_etcd_member, parse_etcd_prefix,
+    EtcdPlace, parse_backend_dns, parse_dns_server, parse_etcd_member, parse_etcd_prefix,
+    parse_register, parse_register_as,
 };
 pub(super) use health::{
     parse_health_header, parse_health_host, parse_health_method, parse_health_path,

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
+use crate::config::DEFAULT_POOL;
+
 /// The sources that tell backends while corelane runs.
 #[derive(Clone, Debug)]
 pub struct DiscoveryConfig {
@@ -56,9 +58,13 @@ impl DnsConfig {
     /// The name as a flag gives it: what its backends' origin is called.
     #[must_use]
     pub fn origin(&self) -> String {
+        let pool = match self.pool.as_str() {
+            DEFAULT_POOL => String::new(),
+            pool => format!(",pool={pool}"),
+        };
         match self.records {
-            DnsRecords::Addresses { port, .. } => format!("http://{}:{port}", self.name),
-            DnsRecords::Services => format!("srv+http://{}", self.name),
+            DnsRecords::Addresses { port, .. } => format!("http://{}:{port}{pool}", self.name),
+            DnsRecords::Services => format!("srv+http://{}{pool}", self.name),
         }
     }
 }

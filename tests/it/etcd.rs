@@ -10,6 +10,7 @@ use corelane::config::{
 };
 
 use crate::support::etcd::Etcd;
+use crate::support::servers::Server;
 use crate::support::source::Source;
 use crate::support::{SOON, wait_until};
 
@@ -128,6 +129,40 @@ fn a_watch_that_falls_silent_is_noticed() {
     gate.silence();
     etcd.put(&backend(2), "{}");
     wait_until("the change is found all the same", SOON, || source.told().len() == 2);
+}
+
+#[test]
+fn a_backend_registers_itself_and_leaves_when_it_dies_or_is_told_to() {
+    let mut etcd = Etcd::start();
+    let mut source = source_of(&etcd);
+    let mut dying = Server::registered(&etcd, "dying", "1s");
+    let mut leaving = Server::registered(&etcd, "leaving", "1h");
+    let line = |server: &Server| format!("{} 1", server.addr);
+    let mut both = [line(&dying), line(&leaving)];
+    both.sort_unstable();
+    source.expect(&both.each_ref().map(String::as_str));
+    dying.kill();
+    // A second until the lease is over, and one more.
+    source.expect(&[&line(&leaving)]);
+    // Its lease goes, and etcd's memory: it registers again.
+    let leases = etcd.etcdctl(&["lease", "list"]);
+    let lease = leases.lines().last().unwrap().trim().to_owned();
+    etcd.etcdctl(&["lease", "revoke", &lease]);
+    let has = |etcd: &Etcd, server: &Server| {
+        !etcd.etcdctl(&["get", &format!("{KEYS}/{}", server.addr)]).is_empty()
+    };
+    wait_until("it registers again", SOON, || has(&etcd, &leaving));
+    source.expect(&[&line(&leaving)]);
+    leaving.terminate();
+    assert!(!has(&etcd, &leaving), "it has left before it ended");
+    source.expect(&[]);
+    let mut short = Server::registered(&etcd, "short", "1s");
+    source.expect(&[&line(&short)]);
+    etcd.restart_empty();
+    wait_until("it registers again", SOON, || has(&etcd, &short));
+    source.expect(&[&line(&short)]);
+    short.terminate();
+    source.expect(&[]);
 }
 
 #[test]

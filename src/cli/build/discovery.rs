@@ -16,7 +16,7 @@ impl DiscoveryArgs {
         let dns = List::join(self.backend_dns);
         at_most(dns.len(), NAMES_MAX, "--backend-dns")?;
         let mut seen = HashSet::new();
-        if let Some(twice) = dns.iter().find(|name| !seen.insert((name.origin(), &name.pool))) {
+        if let Some(twice) = dns.iter().find(|name| !seen.insert(name.origin())) {
             return Err(usage(format!("--backend-dns {} is given twice", twice.origin())));
         }
         let servers = List::join(self.dns_server);

@@ -59,7 +59,7 @@ pub(in crate::cli) struct EtcdArgs {
 }
 
 /// How etcd is entered; also of `corelane backend --register`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct EtcdAccessArgs {
     /// The user to log in as, with --etcd-password-file.
     #[arg(long, value_name = "NAME", env = "CORELANE_ETCD_USER", requires = "etcd_password_file")]

@@ -97,6 +97,30 @@ pub(in crate::cli) fn parse_etcd_prefix(text: &str) -> Result<String, String> {
     if is_prefix { Ok(prefix) } else { Err(refused()) }
 }
 
+/// Members of an etcd and what the keys there begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct EtcdPlace {
+    pub(in crate::cli) members: Vec<EtcdMember>,
+    pub(in crate::cli) prefix: String,
+}
+
+/// Reads `etcd://HOST:PORT[,HOST:PORT…]/PREFIX`, or `etcds://` for TLS.
+pub(in crate::cli) fn parse_register(text: &str) -> Result<EtcdPlace, String> {
+    let schemes = [("etcd://", "http"), ("etcds://", "https")];
+    let found =
+        schemes.into_iter().find_map(|(scheme, http)| Some((text.strip_prefix(scheme)?, http)));
+    let (rest, http) = found.ok_or("it does not begin with etcd:// or etcds://")?;
+    let (members, prefix) = rest.split_once('/').unwrap_or((rest, "corelane/"));
+    let member = |authority: &str| parse_etcd_member(&format!("{http}://{authority}"));
+    let members = members.split(',').map(member).collect::<Result<_, _>>()?;
+    Ok(EtcdPlace { members, prefix: parse_etcd_prefix(&format!("/{prefix}"))? })
+}
+
+/// Reads the address that a backend registers.
+pub(in crate::cli) fn parse_register_as(text: &str) -> Result<(String, u16), String> {
+    parse_backend_url(&format!("http://{text}")).map_err(|reason| reason.replace("http://", ""))
+}
+
 /// The most bytes of a name without its last dot (RFC 1035 §2.3.4).
 const NAME_BYTES_MAX: usize = 253;
 /// The port of DNS (RFC 1035 §4.2).
@@ -142,6 +166,25 @@ mod tests {
             let reason = parse_backend_dns(text).unwrap_err();
             assert!(reason.contains(named), "{text}: {reason}");
         }
+    }
+
+    #[test]
+    fn the_place_of_a_registration_is_read() {
+        let read = parse_register("etcds://a:1,[::1]:2/x/y").unwrap();
+        let urls: Vec<_> = read.members.iter().map(EtcdMember::url).collect();
+        assert_eq!(
+            (urls, read.prefix.as_str()),
+            (vec!["https://a:1".to_owned(), "https://[::1]:2".to_owned()], "/x/y/")
+        );
+        assert_eq!(parse_register("etcd://a:1").unwrap().prefix, "/corelane/");
+        assert_eq!(parse_register("etcd://a:1/").unwrap().prefix, "/");
+        for (text, named) in
+            [("http://a:1/", "etcd://"), ("etcd://a/x", "port"), ("etcd://", "port")]
+        {
+            assert!(parse_register(text).unwrap_err().contains(named), "{text}");
+        }
+        assert_eq!(parse_register_as("a:1"), Ok(("a".to_owned(), 1)));
+        assert!(parse_register_as("a").unwrap_err().contains("HOST:PORT"));
     }
 
     #[test]

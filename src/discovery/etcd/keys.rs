@@ -129,11 +129,11 @@ impl Keys {
         let named = self.all.values().filter_map(|key| key.found.as_ref());
         let mut all: Vec<Found> = named
             .chain(&self.held)
-            .filter(|found| seen.insert((found.pool.clone(), found.backend.authority())))
+            .filter(|found| seen.insert(place_of(found)))
             .take(BACKENDS_MAX)
             .cloned()
             .collect();
-        all.sort_by_key(|found| (found.pool.clone(), found.backend.authority()));
+        all.sort_by_cached_key(place_of);
         all
     }
 
@@ -147,6 +147,10 @@ impl Keys {
             _ => None,
         };
         let found = read.ok().flatten();
+        if let Some(found) = &found {
+            // It came back, and may go for good from now on.
+            self.held.retain(|held| place_of(held) != place_of(found));
+        }
         self.all.insert(kv.key.clone(), Key { version: kv.mod_revision, found });
         complaint
     }
@@ -172,6 +176,11 @@ impl Keys {
         let entry: Entry = serde_json::from_value(value).map_err(|error| error.to_string())?;
         Ok(Some(Found { pool, backend: entry.backend()? }))
     }
+}
+
+/// What makes two backends the same.
+fn place_of(found: &Found) -> (String, String) {
+    (found.pool.clone(), found.backend.authority())
 }
 
 /// The most keys under the prefix.
@@ -260,8 +269,12 @@ mod tests {
             keys.apply(&a, false).unwrap();
             keys.note(Header { revision: lost.revision + 1, ..lost }, now);
             assert_eq!((ids(&keys).len(), keys.held_until()), (2, Some(now + HOLD)));
+            keys.apply(&a, true).unwrap();
+            assert_eq!(ids(&keys), ["p/10.0.0.2:80"], "what came back may go");
+            keys.apply(&a, false).unwrap();
             assert_eq!(keys.let_go(), 1);
             assert_eq!(ids(&keys), ["p/10.0.0.1:80"]);
+            assert_eq!(keys.held_until(), None);
         }
         // A cluster that goes on and names fewer means it.
         let (mut keys, now) = (Keys::new("/c/"), Instant::now());

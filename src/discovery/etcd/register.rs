@@ -53,7 +53,7 @@ impl Registration {
             let wait = match self.refresh().await {
                 Ok(()) => {
                     backoff.reset();
-                    jittered(self.ttl / REFRESHES_PER_TTL, fastrand::f64())
+                    jittered((self.ttl / REFRESHES_PER_TTL).min(REFRESH_MAX), fastrand::f64())
                 }
                 Err(failure) => {
                     if let Some(untold) = told.now(failure.cause(), Instant::now()) {
@@ -122,6 +122,8 @@ impl std::fmt::Debug for Registration {
 
 /// How often a lease is kept alive within its time.
 const REFRESHES_PER_TTL: u32 = 3;
+/// The longest time between two, after which a lost lease is noticed.
+const REFRESH_MAX: Duration = Duration::from_secs(5);
 /// The waits after failures in a row.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);

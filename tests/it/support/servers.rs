@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::etcd::Etcd;
 use super::proxy::CORELANE;
 use super::{SOON, Scratch, wait_until};
 
@@ -27,6 +30,21 @@ impl Server {
         let mut command = Command::new(CORELANE);
         command.args(["backend", "--listen", &addr.to_string(), "--name", name]);
         Server::printing_its_address(command)
+    }
+
+    /// `corelane backend` on any port, registered in this etcd under a lease of so many seconds.
+    pub fn registered(etcd: &Etcd, name: &str, ttl: &str) -> Server {
+        let place = format!("etcd://{}/corelane/", etcd.addr());
+        let mut command = Command::new(CORELANE);
+        command.args(["backend", "--listen", "127.0.0.1:0", "--name", name]);
+        command.args(["--register", &place, "--register-ttl", ttl]);
+        Server::printing_its_address(command)
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        wait_until("the server has ended", SOON, || self.child.try_wait().unwrap().is_some());
     }
 
     /// `support/server.py`: http.server with threads.
