@@ -32,7 +32,7 @@ use crate::control::publish::{Ears, Publisher};
 use crate::control::registry::Registry;
 use crate::control::thread::Thread;
 use crate::control::watches::Watches;
-use crate::discovery::{Found, UPDATES_MAX, Update};
+use crate::discovery::{self, Found, UPDATES_MAX, Update};
 use crate::error::StartError;
 use crate::health::pulse::Pulse;
 use crate::metrics::Lanes;
@@ -83,11 +83,19 @@ impl Control {
         }
         let (judged, first_round) = crossbeam::channel::bounded(1);
         let (handle, desk) = Handle::new();
-        let (_updates, updates) = mpsc::channel(UPDATES_MAX);
-        let ears = Ears { news, updates, desk };
-        let publisher = Publisher::new(pools, registry, ears, bell, judged);
+        let (updates, told) = mpsc::channel(UPDATES_MAX);
+        let ears = Ears { news, updates: told, desk };
+        let mut publisher = Publisher::new(pools, registry, ears, bell, judged);
+        publisher.await_sources(
+            config.discovery.dns.len() + usize::from(config.discovery.etcd.is_some()),
+        );
         let published = publisher.published();
-        let thread = Thread::spawn(drive(publisher))?;
+        let runtime = Thread::runtime()?;
+        let entered = runtime.enter();
+        let tasks = publisher.pools.watches().tasks();
+        discovery::spawn(&config.discovery, &updates, tasks).map_err(StartError::Usage)?;
+        drop(entered);
+        let thread = Thread::spawn(runtime, drive(publisher))?;
         Ok(Control { thread, published, first_round, vitals, handle })
     }
 

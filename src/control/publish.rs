@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::control::handle::Desk;
 use crate::control::history::History;
 use crate::control::pools::Pools;
-use crate::control::registry::{Registry, Turn};
+use crate::control::registry::{Origin, Registry, Turn};
 use crate::discovery::Update;
 use crate::health::News;
 use crate::upstream::snapshot::{Published, Snapshot};
@@ -38,8 +38,12 @@ pub(super) struct Publisher {
     held: VecDeque<(u64, Weak<Snapshot>)>,
     /// What the next snapshot is made for.
     causes: BTreeSet<&'static str>,
-    /// Told once every endpoint had its first verdict.
+    /// Told once every endpoint had its first verdict,
     first_round: Option<Sender<()>>,
+    /// and so many sources have told something,
+    awaited: usize,
+    /// of which these have.
+    told: BTreeSet<Origin>,
     /// When the thread was made, by both clocks.
     pub(super) origin: (std::time::Instant, SystemTime),
 }
@@ -89,8 +93,15 @@ impl Publisher {
             held: VecDeque::new(),
             causes: BTreeSet::new(),
             first_round: Some(first_round),
+            awaited: 0,
+            told: BTreeSet::new(),
             origin,
         }
+    }
+
+    /// The first round is over only when so many sources have told their first set, too.
+    pub(super) fn await_sources(&mut self, sources: usize) {
+        self.awaited = sources;
     }
 
     /// Where it publishes.
@@ -143,8 +154,10 @@ impl Publisher {
     /// Takes over what a source says; whether anything changed.
     fn learn(&mut self, update: Update) -> bool {
         let (source, origin) = (update.source.name(), update.origin.clone());
+        let is_first = self.told.len() < self.awaited
+            && self.told.insert((update.source, update.origin.clone()));
         let turns = self.registry.hear(update);
-        let is_change = !turns.is_empty();
+        let is_change = !turns.is_empty() || is_first;
         tracing::debug!(source, origin, changes = turns.len(), "a source told its backends");
         self.carry_out(turns, source);
         let left_out = self.registry.left_out().count();
@@ -231,6 +244,7 @@ impl Publisher {
         }
         self.causes.clear();
         if self.pools.is_judged()
+            && self.told.len() >= self.awaited
             && let Some(first_round) = self.first_round.take()
             && first_round.try_send(()).is_err()
         {

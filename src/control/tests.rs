@@ -1,5 +1,7 @@
 //! The control thread against backends that pass, fail and hang.
 
+mod handle;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::{NonZeroU16, NonZeroU32};
@@ -321,10 +323,10 @@ fn many_backends_that_change_at_once_make_few_snapshots() {
 
 #[test]
 fn a_panic_of_one_watch_ends_the_thread() {
-    let thread = Thread::spawn(async {
+    let thread = Thread::spawn(Thread::runtime().unwrap(), async {
         let (mut watches, _news) = Watches::new(Arc::new(Pulse::new([], Arc::default())));
         watches.begin();
-        watches.run(async { panic!("provoked by a test") });
+        watches.tasks().spawn(async { panic!("provoked by a test") });
         match watches.panicked().await {}
     });
     let ended = thread.unwrap().ended().clone().recv_timeout(PATIENCE);

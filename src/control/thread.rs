@@ -24,15 +24,20 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    /// Starts the thread on this work.
-    pub(super) fn spawn(
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<Thread, StartError> {
-        let runtime = Builder::new_current_thread()
+    /// The runtime of such a thread.
+    pub(super) fn runtime() -> Result<Runtime, StartError> {
+        Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(LOOKUPS_MAX)
             .build()
-            .map_err(|error| StartError::Resource("the control thread's runtime", error))?;
+            .map_err(|error| StartError::Resource("the control thread's runtime", error))
+    }
+
+    /// Starts the thread on this work, which a task of the runtime may belong to already.
+    pub(super) fn spawn(
+        runtime: Runtime,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Thread, StartError> {
         let (stop, stopped) = oneshot::channel();
         let (alive, ended) = crossbeam::channel::bounded(0);
         let handle = std::thread::Builder::new()
@@ -114,9 +119,13 @@ mod tests {
     /// Far more than any thread here needs to end.
     const PATIENCE: Duration = Duration::from_secs(10);
 
+    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<Thread, StartError> {
+        Thread::spawn(Thread::runtime()?, work)
+    }
+
     #[test]
     fn a_panic_ends_the_thread_and_shows() {
-        let thread = Thread::spawn(async { panic!("provoked by a test") }).unwrap();
+        let thread = spawn(async { panic!("provoked by a test") }).unwrap();
         let ended = thread.ended().recv_timeout(PATIENCE);
         assert_eq!(ended, Err(RecvTimeoutError::Disconnected));
         assert!(!thread.is_alive());
@@ -133,7 +142,7 @@ mod tests {
             });
             lookup.await.unwrap();
         };
-        let thread = Thread::spawn(work).unwrap();
+        let thread = spawn(work).unwrap();
         has_begun.recv_timeout(PATIENCE).unwrap();
         assert!(thread.is_alive());
         let started = Instant::now();
@@ -145,7 +154,7 @@ mod tests {
     fn work_that_never_yields_is_left_behind() {
         let (release, released) = crossbeam::channel::bounded::<()>(0);
         let work = async move { assert!(released.recv_timeout(PATIENCE * 2).is_err()) };
-        let thread = Thread::spawn(work).unwrap();
+        let thread = spawn(work).unwrap();
         let started = Instant::now();
         thread.stop();
         assert!(started.elapsed() < PATIENCE);
@@ -154,7 +163,7 @@ mod tests {
 
     #[test]
     fn dropping_it_ends_the_thread() {
-        let thread = Thread::spawn(std::future::pending()).unwrap();
+        let thread = spawn(std::future::pending()).unwrap();
         let ended = thread.ended().clone();
         drop(thread);
         assert_eq!(ended.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));

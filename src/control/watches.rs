@@ -47,10 +47,9 @@ impl Watches {
         }
     }
 
-    /// Runs another task, whose panic is carried on too.
-    #[cfg(test)]
-    pub(super) fn run(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+    /// The tasks, among which others may be whose panic is to be carried on too.
+    pub(super) fn tasks(&mut self) -> &mut JoinSet<()> {
+        &mut self.tasks
     }
 
     /// Watches the endpoint that was given this slot, and no longer as before.
