@@ -85,8 +85,6 @@
 //! - `TCP_DEFER_ACCEPT`: see `server::listen`.
 //! - `IORING_RECVSEND_POLL_FIRST` spares the floor 4 % with 64 connections; monoio 0.2.4 cannot set
 //!   it.
-//! - Closing at once what its client has closed by its last request: 9 % less where each request has
-//!   a connection, but a client that sends more by mistake would be reset.
 //!
 //! # Layers
 //!
