@@ -4,208 +4,29 @@
 //! cache lines are written by one core only. In-flight counts per endpoint live here too, so that
 //! balancing sees the whole process and not one worker.
 
+mod answers;
+mod counter;
 mod histogram;
+mod lane;
 mod method;
+mod tables;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam::utils::CachePadded;
 
 use crate::error::Cause;
-use histogram::Histogram;
+use answers::counts_of;
+use lane::Outcomes;
+
+pub use answers::{By, Finished, StatusClass};
+pub use counter::{BackendCounter, Counter};
 pub use histogram::{Distribution, Latency};
+pub use lane::{Lane, POOLS_COUNTED, Raised};
 pub use method::Method;
-
-/// What a worker counts, besides the causes of failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Counter {
-    /// Client connections taken up, by the worker that serves them.
-    Accepted,
-    /// Client connections open now (a gauge).
-    ClientsOpen,
-    /// Requests whose head was parsed.
-    Requests,
-    /// Answers of backends that were relayed whole.
-    Relayed,
-    /// Attempts on another endpoint after a failed one.
-    Retries,
-    /// Connections made to backends.
-    Connects,
-    /// Requests that went over a pooled connection.
-    Reuses,
-    /// Pooled connections found dead or talking at checkout.
-    PoolStale,
-    /// Times that accepting paused for want of file descriptors or memory.
-    AcceptPauses,
-    /// Connections that became tunnels.
-    Tunnels,
-    /// Sweeps over the deadlines.
-    Sweeps,
-    /// Failures that the control thread was not told of, its channel being full.
-    OutcomesDropped,
-    /// Retries that the budget did not allow.
-    RetriesDenied,
-    /// Requests that waited for a place on an endpoint.
-    Queued,
-    /// Client connections handed to another worker, by the one that accepted them.
-    HandedOver,
-}
-
-impl Counter {
-    const COUNT: usize = Counter::HandedOver as usize + 1;
-}
-
-/// One worker's counters.
-#[derive(Debug)]
-pub struct Lane {
-    counters: [AtomicU64; Counter::COUNT],
-    causes: [AtomicU64; Cause::ALL.len()],
-    latencies: [Histogram; Latency::ALL.len()],
-    in_flight: Box<[AtomicU32]>,
-    in_flight_total: AtomicU32,
-    outcomes: Box<[Outcomes]>,
-    /// The kernel's number of the thread that writes this lane, or `NO_THREAD` or `CHANGING`,
-    thread: AtomicU32,
-    /// and the processor time of those before it, in nanoseconds.
-    busy_before: AtomicU64,
-}
-
-/// How requests fared on one endpoint.
-#[derive(Debug, Default)]
-struct Outcomes {
-    succeeded: AtomicU32,
-    failed: AtomicU32,
-}
-
-impl Lane {
-    fn new(slots: usize) -> Lane {
-        Lane {
-            counters: [const { AtomicU64::new(0) }; Counter::COUNT],
-            causes: [const { AtomicU64::new(0) }; Cause::ALL.len()],
-            latencies: Latency::ALL.map(|_| Histogram::new()),
-            in_flight: (0..slots).map(|_| AtomicU32::new(0)).collect(),
-            in_flight_total: AtomicU32::new(0),
-            outcomes: (0..slots).map(|_| Outcomes::default()).collect(),
-            thread: AtomicU32::new(NO_THREAD),
-            busy_before: AtomicU64::new(0),
-        }
-    }
-
-    /// From now on the thread of this number, which calls this, writes the lane.
-    pub fn take_up(&self, thread: u32) {
-        self.thread.store(thread, Ordering::Release);
-    }
-
-    /// The thread that writes the lane, which calls this, ends, having used this processor time.
-    pub fn put_down(&self, busy: Duration) {
-        self.thread.store(CHANGING, Ordering::Relaxed);
-        fence(Ordering::Release);
-        step(&self.busy_before, u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
-        self.thread.store(NO_THREAD, Ordering::Release);
-    }
-
-    /// The processor time of the threads that have written this lane, as `time_of` tells it of the
-    /// one that does now; `None` where it does not, or while one thread follows another.
-    pub fn busy_time(&self, time_of: impl FnOnce(u32) -> Option<Duration>) -> Option<Duration> {
-        let thread = self.thread.load(Ordering::Acquire);
-        let before = Duration::from_nanos(self.busy_before.load(Ordering::Relaxed));
-        let now = match thread {
-            CHANGING => return None,
-            NO_THREAD => Duration::ZERO,
-            thread => time_of(thread)?,
-        };
-        fence(Ordering::Acquire);
-        let is_same = self.thread.load(Ordering::Relaxed) == thread;
-        is_same.then_some(before + now)
-    }
-
-    /// Counts one more; only the lane's worker calls this.
-    pub fn add(&self, counter: Counter) {
-        step(&self.counters[counter as usize], 1);
-    }
-
-    /// Lowers a gauge by one; only the lane's worker calls this.
-    pub fn subtract(&self, counter: Counter) {
-        step(&self.counters[counter as usize], u64::MAX);
-    }
-
-    /// Counts one more failure by its cause; only the lane's worker calls this.
-    pub fn add_cause(&self, cause: Cause) {
-        step(&self.causes[cause as usize], 1);
-    }
-
-    /// Counts how long a request took; only the lane's worker calls this.
-    pub fn record(&self, latency: Latency, time: Duration) {
-        self.latencies[latency as usize].record(time);
-    }
-
-    /// Takes a request on the endpoint of this slot up; only the lane's worker calls this.
-    pub fn begin(&self, slot: u32) {
-        if let Some(count) = self.in_flight.get(slot as usize) {
-            step32(count, 1);
-            step32(&self.in_flight_total, 1);
-        }
-    }
-
-    /// Puts a request on the endpoint of this slot down; only the lane's worker calls this.
-    pub fn end(&self, slot: u32) {
-        if let Some(count) = self.in_flight.get(slot as usize) {
-            step32(count, u32::MAX);
-            step32(&self.in_flight_total, u32::MAX);
-        }
-    }
-
-    /// Counts a request that succeeded on the endpoint of this slot; only the lane's worker calls
-    /// this.
-    pub fn add_success(&self, slot: u32) {
-        if let Some(outcomes) = self.outcomes.get(slot as usize) {
-            step32(&outcomes.succeeded, 1);
-        }
-    }
-
-    /// Counts a request that failed on the endpoint of this slot; only the lane's worker calls
-    /// this.
-    pub fn add_failure(&self, slot: u32) {
-        if let Some(outcomes) = self.outcomes.get(slot as usize) {
-            step32(&outcomes.failed, 1);
-        }
-    }
-
-    /// The value of one counter.
-    #[must_use]
-    pub fn get(&self, counter: Counter) -> u64 {
-        self.counters[counter as usize].load(Ordering::Relaxed)
-    }
-
-    /// The count of one cause.
-    #[must_use]
-    pub fn get_cause(&self, cause: Cause) -> u64 {
-        self.causes[cause as usize].load(Ordering::Relaxed)
-    }
-
-    /// Requests in flight on one endpoint through this worker.
-    #[must_use]
-    pub fn in_flight(&self, slot: u32) -> u32 {
-        self.in_flight.get(slot as usize).map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
-    /// Requests in flight on all endpoints through this worker.
-    #[must_use]
-    pub fn in_flight_total(&self) -> u32 {
-        self.in_flight_total.load(Ordering::Relaxed)
-    }
-
-    /// Sets the gauges to zero: a worker that takes over the lane of a dead one has nothing open.
-    pub fn reset_gauges(&self) {
-        self.counters[Counter::ClientsOpen as usize].store(0, Ordering::Relaxed);
-        for count in self.in_flight.iter().chain([&self.in_flight_total]) {
-            count.store(0, Ordering::Relaxed);
-        }
-    }
-}
+pub use tables::BackendTotals;
 
 /// A single writer's addition: no locked instruction.
 fn step(counter: &AtomicU64, by: u64) {
@@ -220,13 +41,17 @@ fn step32(counter: &AtomicU32, by: u32) {
 #[derive(Clone, Debug)]
 pub struct Lanes {
     lanes: Arc<[CachePadded<Lane>]>,
+    /// What had been counted for a slot when it was given to the endpoint that has it now. Only
+    /// the control thread and those that read totals take this lock, never a worker.
+    bases: Arc<Mutex<HashMap<u32, BackendTotals>>>,
 }
 
 impl Lanes {
     /// Lanes for `workers` workers and `slots` endpoint slots.
     #[must_use]
     pub fn new(workers: usize, slots: usize) -> Lanes {
-        Lanes { lanes: (0..workers).map(|_| CachePadded::new(Lane::new(slots))).collect() }
+        let lanes = (0..workers).map(|_| CachePadded::new(Lane::new(slots))).collect();
+        Lanes { lanes, bases: Arc::default() }
     }
 
     /// How many workers there are.
@@ -266,6 +91,59 @@ impl Lanes {
     #[must_use]
     pub fn sum_cause(&self, cause: Cause) -> u64 {
         self.lanes.iter().map(|lane| lane.get_cause(cause)).sum()
+    }
+
+    /// Attempts that ended for one cause and that another followed, over all workers.
+    #[must_use]
+    pub fn sum_retries(&self, cause: Cause) -> u64 {
+        self.lanes.iter().map(|lane| lane.get_retries(cause)).sum()
+    }
+
+    /// Requests that are over and whose status is of one class, over all workers.
+    #[must_use]
+    pub fn sum_status(&self, class: StatusClass) -> u64 {
+        self.lanes.iter().map(|lane| lane.get_status(class)).sum()
+    }
+
+    /// Requests that no backend answered, of the pool of this index or of none; without those
+    /// that there were none of.
+    #[must_use]
+    pub fn unanswered(&self, pool: Option<usize>) -> Vec<(Method, StatusClass, u64)> {
+        let row = pool.map_or(POOLS_COUNTED, |pool| pool.min(POOLS_COUNTED));
+        let mut cells = [0; answers::CELLS];
+        self.lanes.iter().for_each(|lane| lane.pools.add_to(row, &mut cells));
+        counts_of(&cells).collect()
+    }
+
+    /// What was counted for the endpoint that has this slot, over all workers.
+    #[must_use]
+    pub fn backend(&self, slot: u32) -> BackendTotals {
+        let totals = self.sum_backend(slot);
+        let bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        match bases.get(&slot) {
+            Some(base) => totals.less(base),
+            None => totals,
+        }
+    }
+
+    /// Another endpoint gets this slot: what is counted for it begins with nothing. The control
+    /// thread calls this before any request can go there.
+    pub fn begin_anew(&self, slot: u32) {
+        let totals = self.sum_backend(slot);
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        bases.insert(slot, totals);
+    }
+
+    fn sum_backend(&self, slot: u32) -> BackendTotals {
+        let mut totals = BackendTotals::zero();
+        self.lanes.iter().for_each(|lane| lane.backends.add_to(slot as usize, &mut totals.0));
+        totals
+    }
+
+    /// Unused connections to the endpoint of this slot that are kept, over all workers.
+    #[must_use]
+    pub fn idle(&self, slot: u32) -> u32 {
+        self.lanes.iter().map(|lane| lane.idle(slot)).fold(0, u32::wrapping_add)
     }
 
     /// How long requests took, over all workers.
@@ -315,13 +193,10 @@ impl Lanes {
     }
 }
 
-/// The number of no thread: none writes the lane,
-const NO_THREAD: u32 = 0;
-/// and one that follows another has yet to come.
-const CHANGING: u32 = u32::MAX;
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -337,13 +212,48 @@ mod tests {
         assert_eq!(sums, [1, 0, 1]);
     }
 
+    fn answered(by: By, status: u16) -> Finished {
+        Finished { method: Method::Get, status, by, received: 10, sent: 20 }
+    }
+
+    #[test]
+    fn a_request_is_counted_where_it_was_answered() {
+        let lanes = Lanes::new(2, 2);
+        for by in [By::Endpoint(1), By::Pool(3), By::Pool(POOLS_COUNTED), By::None] {
+            lanes.lane(0).finish(&answered(by, 200));
+            lanes.lane(1).finish(&answered(by, 503));
+        }
+        let both = |count| {
+            vec![
+                (Method::Get, StatusClass::Successful, count),
+                (Method::Get, StatusClass::ServerError, count),
+            ]
+        };
+        assert_eq!(lanes.backend(1).answers().collect::<Vec<_>>(), both(1));
+        assert_eq!(lanes.unanswered(Some(3)), both(1));
+        assert_eq!(lanes.unanswered(None), both(2));
+        assert_eq!(lanes.unanswered(Some(0)), []);
+        assert_eq!(lanes.sum_status(StatusClass::ServerError), 4);
+        assert_eq!([Counter::FromClients, Counter::ToClients].map(|it| lanes.sum(it)), [80, 160]);
+    }
+
+    #[test]
+    fn a_backend_in_a_slot_that_another_had_begins_with_nothing() {
+        let lanes = Lanes::new(2, 1);
+        (0..2).for_each(|worker| lanes.lane(worker).finish(&answered(By::Endpoint(0), 200)));
+        lanes.begin_anew(0);
+        assert_eq!(lanes.backend(0).requests(), 0);
+        lanes.lane(1).finish(&answered(By::Endpoint(0), 200));
+        assert_eq!(lanes.clone().backend(0).requests(), 1);
+    }
+
     #[test]
     fn latencies_are_merged_over_the_lanes_and_kept_apart_by_kind() {
         let lanes = Lanes::new(2, 0);
         lanes.lane(0).record(Latency::Total, Duration::from_millis(1));
         lanes.lane(1).record(Latency::Total, Duration::from_secs(1));
         lanes.lane(1).record(Latency::Upstream, Duration::from_secs(1));
-        assert_eq!(Latency::ALL.map(|latency| lanes.distribution(latency).count()), [2, 1]);
+        assert_eq!(Latency::ALL.map(|latency| lanes.distribution(latency).count()), [2, 1, 0, 0]);
     }
 
     #[test]
@@ -378,9 +288,12 @@ mod tests {
         let lane = lanes.lane(0);
         lane.add(Counter::Requests);
         lane.add(Counter::ClientsOpen);
+        lane.add(Counter::Waiting);
+        lane.keep_idle(0);
         lane.begin(0);
         lane.reset_gauges();
         assert_eq!(lanes.sum(Counter::Requests), 1);
         assert_eq!((lanes.sum(Counter::ClientsOpen), lanes.in_flight_total()), (0, 0));
+        assert_eq!((lanes.sum(Counter::Waiting), lanes.idle(0)), (0, 0));
     }
 }

@@ -178,6 +178,7 @@ impl Pools {
             return;
         };
         let counted = Tally::of(&self.lanes, slot.number);
+        self.lanes.begin_anew(slot.number);
         let roster = &mut self.pools[index].roster;
         let is_probed = entry.backend.mode != Mode::Maintenance;
         let member = Member::new(slot, entry, &roster.config().clone(), counted, now);

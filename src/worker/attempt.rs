@@ -20,7 +20,7 @@ use crate::worker::progress::{After, Failure, Progress, Seen, Terms};
 use crate::worker::record::Record;
 use crate::worker::relay::{self, Relayed};
 use crate::worker::request::Request;
-use crate::worker::state::{InFlight, Worker};
+use crate::worker::state::{InFlight, Kept, Worker};
 use crate::worker::stream::Stream;
 use crate::worker::tunnel;
 use crate::worker::waitlist::Place;
@@ -41,7 +41,7 @@ pub async fn run(
     let Placement { index, slot, address, way, in_flight: _share, at: started } = placement;
     let is_reused = matches!(way, Way::Reuse(_));
     record.placed(request, (slot, index), is_reused);
-    let _in_flight = InFlight::new(worker, slot);
+    let _in_flight = InFlight::new(record, slot);
     let seen = Cell::new(None);
     let snapshot = request.snapshot.clone();
     let is_reused = matches!(way, Way::Reuse(_));
@@ -57,7 +57,7 @@ pub async fn run(
     };
     let connected = connect(worker, address, way, config.limits.connect_timeout).await;
     if !is_reused {
-        record.connected(started);
+        record.connected(started, slot, connected.is_ok());
     }
     let relayed = match connected {
         Ok(mut backend) => {
@@ -125,7 +125,6 @@ async fn connect(
     let mut stream = connect::connect(address, timeout, &worker.deadlines, make_room).await?;
     drop(pending);
     stream.place = place;
-    worker.lane().add(Counter::Connects);
     Ok(stream)
 }
 
@@ -211,7 +210,7 @@ fn report(
 ) {
     let answered = seen.map(|seen| (seen.at.saturating_duration_since(started), seen.at));
     if let Some((latency, _)) = answered {
-        worker.lane().record(Latency::Upstream, latency);
+        worker.lane().record_first_byte(slot.number, latency);
     }
     let now = clock::now();
     let observed = match fared {
@@ -238,7 +237,7 @@ fn keep(worker: &Worker, slot: Slot, backend: Stream, limits: IdleLimits, seen: 
     if let Some(timeout) = seen.and_then(|seen| seen.keeps_for) {
         idle.announce(slot, timeout);
     }
-    idle.checkin(slot, backend, limits, clock::now());
+    idle.checkin(slot, Kept::new(worker, slot, backend), limits, clock::now());
     drop(idle);
     if has_place {
         worker.call_waiting();

@@ -4,6 +4,7 @@
 //! Decides whether both connections outlive the response. Says exactly what the client has seen
 //! when a response fails. Called by `relay`.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::worker::answer;
 use crate::worker::buffer::{self, AnswerBuffers, LargeBuffer, Sink};
 use crate::worker::deadline::{Deadline, Wait};
 use crate::worker::progress::{End, Facts, Failure, LINGER_TIME, Progress, Seen, Terms};
+use crate::worker::record;
 use crate::worker::retry;
 use crate::worker::splice::{NonBlocking, Room, SPLICE_BYTES_MIN, Splice};
 use crate::worker::state::Worker;
@@ -202,6 +204,7 @@ impl<'a> Downlink<'a> {
             buffers.from_backend.make_room(limits.bytes_max);
             self.uplink.begin_read(&self.terms.config.limits, self.backend);
             let read = buffers.from_backend.fill(self.receiver).await;
+            self.count(&read);
             let cause = if self.client.is_gone() {
                 Cause::ClientLeft
             } else if self.backend.expired(Wait::Read) || self.backend.expired(Wait::Write) {
@@ -343,12 +346,19 @@ impl<'a> Downlink<'a> {
         self.uplink.begin_read(&self.terms.config.limits, self.backend);
         self.client.wait_for(self.backend);
         let read = room.fill(self.receiver).await;
+        self.count(&read);
         self.client.wait_over();
         self.uplink.end_read(self.backend);
         if self.backend.expired(Wait::Read) {
             return Err(Cause::ResponseBodyTimeout);
         }
         read.map_err(|_lost| self.cause_of_end())
+    }
+
+    fn count(&self, read: &io::Result<usize>) {
+        if let Ok(count) = read {
+            record::add(&self.terms.record.facts().from_backend, *count);
+        }
     }
 
     /// Whether a failure may be followed by another attempt, though the request's body is still

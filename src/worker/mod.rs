@@ -57,8 +57,7 @@ use budget::MARK_INTERVAL;
 use deadline::Deadlines;
 use driver::Runtime;
 use mailbox::{Inbox, Message};
-use state::{Shared, Worker};
-use stream::Stream;
+use state::{Kept, Shared, Worker};
 
 /// What a worker's thread is started with.
 #[derive(Debug)]
@@ -231,7 +230,7 @@ async fn sweep(worker: Rc<Worker>) {
         if passed >= TIDY_INTERVAL {
             tidied = now;
             // The oldest ones of each endpoint, since each look costs a system call.
-            let is_alive = |stream: &Stream| stream.pending() == Pending::Nothing;
+            let is_alive = |kept: &Kept| kept.stream.pending() == Pending::Nothing;
             worker.idle.borrow_mut().sweep(now, POOL_LOOKS_MAX, is_alive);
             worker.mark_budget(passed);
             worker.facts.trim();

@@ -137,6 +137,7 @@ impl Search<'_> {
             return Err(Cause::QueueFull);
         };
         worker.lane().add(Counter::Queued);
+        let _waiting = worker.lane().raise(Counter::Waiting);
         let began = clock::now();
         let until = began + self.request.config().queue_timeout;
         let wanted = is_alone.then_some(full);
@@ -288,11 +289,12 @@ impl Attempt<'_> {
         let (worker, now) = (self.worker, self.now);
         let part = if self.request.is_idempotent { Part::Whole } else { Part::Half };
         loop {
-            let (stream, age) = worker.idle.borrow_mut().checkout(slot, part, now)?;
+            let (kept, age) = worker.idle.borrow_mut().checkout(slot, part, now)?;
+            let stream = kept.stream;
             // One that has sent something without being asked would answer the wrong request.
             let pending = stream.pending();
             if pending == Pending::Nothing {
-                worker.lane().add(Counter::Reuses);
+                worker.lane().add_reuse(slot.number);
                 return Some(stream);
             }
             worker.lane().add(Counter::PoolStale);

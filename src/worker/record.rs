@@ -13,7 +13,7 @@ use crate::clock;
 use crate::error::Cause;
 use crate::http1::Version;
 use crate::http1::request::RequestHead;
-use crate::metrics::Method;
+use crate::metrics::{By, Finished, Latency, Method};
 use crate::upstream::endpoint::{Endpoint, Slot};
 use crate::upstream::snapshot::PoolId;
 use crate::worker::peer::Peer;
@@ -69,6 +69,10 @@ pub struct Facts {
     pub sent: Cell<u64>,
     /// Bytes to backends that the kernel took, over all attempts.
     pub sent_to_backend: Cell<u64>,
+    /// Bytes that came from backends, over all attempts.
+    pub from_backend: Cell<u64>,
+    /// Bytes to and from backends before the last attempt.
+    pub bytes_before: Cell<[u64; 2]>,
     /// The requests of this connection until now, since it was last parked.
     pub number: Cell<u32>,
 }
@@ -136,9 +140,13 @@ impl<'c> Record<'c> {
         self.facts.answered_at.set(None);
     }
 
-    /// The attempt, which began at `began`, has made a connection, or has failed to.
-    pub fn connected(&self, began: Instant) {
-        self.facts.connecting.set(Some(clock::now().saturating_duration_since(began)));
+    /// The attempt on this slot, which began at `began`, has made a connection, or has failed to.
+    pub fn connected(&self, began: Instant, slot: Slot, is_made: bool) {
+        let time = clock::now().saturating_duration_since(began);
+        self.facts.connecting.set(Some(time));
+        if is_made {
+            self.worker.lane().add_connect(slot.number, time);
+        }
     }
 
     /// The client gets this answer of the backend's.
@@ -189,8 +197,33 @@ impl<'c> Record<'c> {
     /// The request is over, if one had begun: tells it, and is ready for the next.
     pub fn finish(&self) {
         if self.facts.begun_at.get().is_some() {
+            self.count();
             self.facts.forget();
         }
+    }
+}
+
+impl Record<'_> {
+    /// Counts the request, which is over, on the worker's lane.
+    fn count(&self) {
+        let (facts, lane) = (&*self.facts, self.worker.lane());
+        if let Some(queued) = facts.queued.get() {
+            lane.record(Latency::Queue, queued);
+        }
+        let status = facts.status.get();
+        let endpoint = facts.endpoint.get().filter(|_| status != 0 && !facts.is_own_answer.get());
+        let by = match (endpoint, facts.pool.get()) {
+            (Some((slot, _)), _) => By::Endpoint(slot.number),
+            (None, Some(pool)) => By::Pool(pool.0),
+            (None, None) => By::None,
+        };
+        lane.finish(&Finished {
+            method: facts.method.get(),
+            status,
+            by,
+            received: facts.received.get(),
+            sent: facts.sent.get(),
+        });
     }
 }
 
@@ -205,20 +238,26 @@ impl Drop for Record<'_> {
 }
 
 impl Facts {
+    /// The bytes to and from backends until now.
+    #[must_use]
+    pub fn backend_bytes(&self) -> [u64; 2] {
+        [self.sent_to_backend.get(), self.from_backend.get()]
+    }
+
     /// As before a request; the connection's own number stays.
     fn forget(&self) {
         let Facts {
             begun_at, head_at, answered_at, method, version, status, is_own_answer, ..
         } = self;
         let Facts { cause, pool, endpoint, epoch, retries, queued, connecting, .. } = self;
-        let Facts { is_reused, received, sent, sent_to_backend, number: _, .. } = self;
+        let Facts { is_reused, received, sent, sent_to_backend, from_backend, .. } = self;
         for at in [begun_at, head_at, answered_at] {
             at.set(None);
         }
         for time in [queued, connecting] {
             time.set(None);
         }
-        for bytes in [received, sent, sent_to_backend] {
+        for bytes in [received, sent, sent_to_backend, from_backend] {
             bytes.set(0);
         }
         is_own_answer.set(false);

@@ -40,10 +40,9 @@ use crate::worker::record::Facts;
 use crate::worker::request::Request;
 use crate::worker::silence::Silence;
 use crate::worker::steer::Steering;
-use crate::worker::stream::Stream;
 use crate::worker::waitlist::Waitlist;
 
-pub use guards::{Admission, InFlight};
+pub use guards::{Admission, InFlight, Kept};
 
 /// A worker's state, shared by its tasks; never by threads.
 pub struct Worker {
@@ -52,7 +51,7 @@ pub struct Worker {
     /// When its connections are overdue.
     pub deadlines: Rc<Deadlines>,
     /// The unused connections to backends.
-    pub idle: RefCell<IdlePool<Stream>>,
+    pub idle: RefCell<IdlePool<Kept>>,
     /// The unused buffers.
     pub buffers: Buffers,
     /// The unused records of requests.
@@ -73,6 +72,8 @@ pub struct Worker {
     heeded: Cell<u64>,
     outcomes: Sender<outcome::Outcome>,
     lanes: Lanes,
+    /// The same, for what outlives a borrow of this.
+    lanes_held: Rc<Lanes>,
     places: Arc<Places>,
     rate: RefCell<Option<RateLimit>>,
     view: RefCell<View>,
@@ -148,6 +149,7 @@ impl Worker {
             budget: Budget::new(counts_of(&lanes)),
             heeded: Cell::new(0),
             outcomes,
+            lanes_held: Rc::new(lanes.clone()),
             lanes,
             places,
             rate: RefCell::new(rate),
@@ -322,7 +324,7 @@ impl Worker {
 
     /// Counts and logs what ended an attempt on this endpoint, after which another follows.
     pub fn note_retry(&self, cause: Cause, client: &dyn Display, endpoint: Option<&Endpoint>) {
-        self.lane().add(Counter::Retries);
+        self.lane().add_retry(cause, endpoint.map(|endpoint| endpoint.slot.number));
         let backend = endpoint.map(|endpoint| endpoint.id.as_str());
         self.causes.note(cause, Outcome::Retry, Who { client, backend });
     }

@@ -32,6 +32,7 @@ pub async fn run(
 ) -> Result<(), Cause> {
     let worker = record.worker;
     worker.lane().add(Counter::Tunnels);
+    let _open = worker.lane().raise(Counter::TunnelsOpen);
     record.received(from_client.unread().len());
     let (fault, is_half_closed) = (Cell::new(None), Cell::new(false));
     let bulk = OnceCell::new();
@@ -43,7 +44,7 @@ pub async fn run(
         source: &client.deadline,
         receiver: &mut client.receiver,
         source_reset: Cause::ClientLeft,
-        received: Some(&record.facts().received),
+        received: &record.facts().received,
         sent: record.sent_to_backend(),
         target: &backend.deadline,
         sender: &mut backend.sender,
@@ -57,7 +58,7 @@ pub async fn run(
         source: &backend.deadline,
         receiver: &mut backend.receiver,
         source_reset: Cause::TunnelCut,
-        received: None,
+        received: &record.facts().from_backend,
         sent: record.sent(),
         target: &client.deadline,
         sender: &mut client.sender,
@@ -77,8 +78,8 @@ struct Direction<'a> {
     source: &'a Deadline,
     receiver: &'a mut Receiver,
     source_reset: Cause,
-    /// Where bytes from this side are counted, if they are,
-    received: Option<&'a Cell<u64>>,
+    /// Where bytes from this side are counted,
+    received: &'a Cell<u64>,
     /// and bytes to the other side.
     sent: &'a Cell<u64>,
     target: &'a Deadline,
@@ -174,9 +175,7 @@ impl Direction<'_> {
     }
 
     fn count(&self, count: usize) {
-        if let Some(received) = self.received {
-            record::add(received, count);
-        }
+        record::add(self.received, count);
     }
 
     fn end_send(&self, sent: io::Result<()>) -> Result<(), Cause> {

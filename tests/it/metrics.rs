@@ -9,7 +9,7 @@ use corelane::cli::{Cli, Machine};
 use corelane::control::Vitals;
 use corelane::control::prometheus::{Format, Sources, render};
 use corelane::error::Cause;
-use corelane::metrics::{Counter, Lanes, Latency};
+use corelane::metrics::{By, Counter, Finished, Lanes, Latency, Method};
 use corelane::upstream::endpoint::{Address, Endpoint, Slot, Standing, Tier, WEIGHT_UNIT};
 use corelane::upstream::limit::Limits;
 use corelane::upstream::snapshot::{Pool, Snapshot};
@@ -24,6 +24,8 @@ fn sources() -> Sources {
         (0..=worker).for_each(|_| lane.add(Counter::Requests));
         lane.add_cause(Cause::ConnectFailed);
         lane.record(Latency::Total, Duration::from_millis(10));
+        let by = if worker == 0 { By::Endpoint(0) } else { By::Pool(0) };
+        lane.finish(&Finished { method: Method::Put, status: 201, by, received: 10, sent: 20 });
     }
     lanes.lane(1).begin(0);
     let endpoint = Endpoint {
@@ -70,6 +72,15 @@ fn both_formats_say_the_same() {
         ("corelane_request_duration_seconds_bucket{le=\"0.008388608\"}", 0.0),
         ("corelane_request_duration_seconds_bucket{le=\"0.012582912\"}", 2.0),
         ("corelane_backend_requests_in_flight{backend=\"127.0.0.1:80\",pool=\"default\"}", 1.0),
+        (
+            "corelane_requests_total{backend=\"127.0.0.1:80\",method=\"PUT\",pool=\"default\",status_class=\"2xx\"}",
+            1.0,
+        ),
+        (
+            "corelane_requests_total{backend=\"none\",method=\"PUT\",pool=\"default\",status_class=\"2xx\"}",
+            1.0,
+        ),
+        ("corelane_client_sent_bytes_total", 40.0),
         ("corelane_snapshot_epoch", 1.0),
     ] {
         assert_eq!(scrape.get(series), Some(value), "{series}");

@@ -93,8 +93,22 @@ impl<'e> Page<'e> {
 
     /// How long something took, in seconds.
     pub(super) fn seconds(&mut self, about: About, times: &Distribution) -> fmt::Result {
+        let encoder = self.describe(about, Some(&Unit::Seconds), MetricType::Histogram)?;
+        encode_buckets(encoder, times.sum_seconds(), &times.coarse())
+    }
+
+    /// The same in coarse buckets, by their labels: a sum, and how many lay below each bound and
+    /// not below the one before.
+    pub(super) fn seconds_by<L: EncodeLabelSet>(
+        &mut self,
+        about: About,
+        times: impl IntoIterator<Item = (L, (f64, Vec<(f64, u64)>))>,
+    ) -> fmt::Result {
         let mut encoder = self.describe(about, Some(&Unit::Seconds), MetricType::Histogram)?;
-        encode_times(&mut encoder, times)
+        for (labels, (sum, buckets)) in times {
+            encode_buckets(encoder.encode_family(&labels)?, sum, &buckets)?;
+        }
+        Ok(())
     }
 
     /// Facts, as labels.
@@ -120,7 +134,7 @@ fn encode_gauge<V: EncodeGaugeValue>(mut encoder: MetricEncoder<'_>, value: V) -
     encoder.encode_gauge(&value)
 }
 
-fn encode_times(encoder: &mut MetricEncoder<'_>, times: &Distribution) -> fmt::Result {
-    let (coarse, count) = (times.coarse(), times.count());
-    encoder.encode_histogram::<NoLabelSet>(times.sum_seconds(), count, &coarse, None)
+fn encode_buckets(mut encoder: MetricEncoder<'_>, sum: f64, buckets: &[(f64, u64)]) -> fmt::Result {
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    encoder.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
 }
