@@ -9,6 +9,7 @@ mod discovery;
 mod health;
 mod pool;
 mod retry;
+mod route;
 mod source;
 
 use std::net::SocketAddr;
@@ -27,6 +28,10 @@ pub use discovery::{
 pub use health::{BreakerConfig, EjectConfig, HealthConfig, HealthHeader, InitialHealth, Statuses};
 pub use pool::{BackendLimits, DEFAULT_POOL, IdleLimits, PoolConfig};
 pub use retry::{RetryConfig, RetryOn};
+pub use route::{
+    Action, Escape, HostMatch, POOLS_MAX, Part, PathMatch, Piece, REDIRECT_STATUSES, ROUTES_MAX,
+    Redirect, RouteConfig, plain_prefix,
+};
 pub use source::Source;
 
 /// The configuration of one process.
@@ -38,6 +43,8 @@ pub struct Config {
     pub pools: Vec<PoolConfig>,
     /// Where more backends are found.
     pub discovery: DiscoveryConfig,
+    /// Which requests go to which of them; at least one.
+    pub routes: Vec<RouteConfig>,
     /// How the workers run.
     pub workers: WorkersConfig,
     /// The most requests that wait for an endpoint whose places are all taken, over all workers

@@ -142,6 +142,10 @@ pub enum Cause {
     ClientsMax,
     /// No descriptor or memory for another connection; accepting waits.
     AcceptExhausted,
+    /// The path can be read in ways that lead to different routes.
+    RequestPathAmbiguous,
+    /// No route takes the request.
+    NoRoute,
     /// No endpoint is eligible.
     NoEndpoint,
     /// Every eligible endpoint has as many requests as it may.
@@ -180,7 +184,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Cause; 54] = [
+    pub const ALL: [Cause; 56] = [
         Cause::RequestIsTls,
         Cause::RequestSyntax,
         Cause::RequestBareLineEnd,
@@ -218,6 +222,8 @@ impl Cause {
         Cause::ClientReadTimeout,
         Cause::ClientsMax,
         Cause::AcceptExhausted,
+        Cause::RequestPathAmbiguous,
+        Cause::NoRoute,
         Cause::NoEndpoint,
         Cause::EndpointsBusy,
         Cause::QueueFull,

@@ -16,7 +16,7 @@ use crate::cli::read::{List, parse_cores};
 use crate::config::{
     BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DEFAULT_POOL,
     DESCRIPTORS_RESERVED, DriverChoice, Faults, ForwardConfig, ForwardedHeaders, HeadLimits,
-    IdleLimits, ListenerConfig, PoolConfig, Steer, WORKERS_MAX, WorkersConfig,
+    IdleLimits, ListenerConfig, PoolConfig, RouteConfig, Steer, WORKERS_MAX, WorkersConfig,
 };
 use crate::error::StartError;
 
@@ -67,6 +67,7 @@ impl ProxyArgs {
                 limits: backend.limits(),
             }],
             discovery: discovery.into_config()?,
+            routes: vec![RouteConfig::catch_all()],
             workers: WorkersConfig {
                 cores: cores_of(&workers, &machine.cores, machine.parallelism)?,
                 driver: driver_of(workers.driver),

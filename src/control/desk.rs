@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
-use crate::config::{PoolConfig, Source};
+use crate::config::{PoolConfig, RouteConfig, Source};
 use crate::control::handle::{Command, Done, Name, Refusal, What, Write};
 use crate::control::member::Member;
 use crate::control::of_flags;
@@ -26,8 +26,8 @@ impl Publisher {
             Command::Backend(name, to) => reply(to, self.view_of(&name)),
             Command::Snapshots(to) => reply(to, self.history.list()),
             Command::Diff(from, until, to) => reply(to, self.history.diff(from, until)),
-            Command::Configure(configs, to) => {
-                let done = self.configure(configs);
+            Command::Configure(configs, routes, to) => {
+                let done = self.configure(configs, &routes);
                 let is_change = done.is_ok();
                 reply(to, done);
                 return is_change;
@@ -56,7 +56,11 @@ impl Publisher {
 
     /// Gives the pools other settings and the backends that flags and files name with them, all at
     /// once or not at all.
-    fn configure(&mut self, configs: Vec<PoolConfig>) -> Result<(), Refusal> {
+    fn configure(
+        &mut self,
+        configs: Vec<PoolConfig>,
+        routes: &[RouteConfig],
+    ) -> Result<(), Refusal> {
         let configs: Vec<_> = configs.into_iter().map(Arc::new).collect();
         for config in &configs {
             let mut backends = config.backends.iter();
@@ -69,6 +73,7 @@ impl Publisher {
         let flags = of_flags(&configs);
         let names: Vec<_> = configs.iter().map(|config| config.name.clone()).collect();
         self.pools.configure(configs, Instant::now());
+        self.pools.set_routes(routes);
         let mut turns = self.registry.set_pools(names);
         turns.extend(self.registry.hear(flags));
         self.carry_out(turns, CAUSE_RELOAD);

@@ -7,7 +7,7 @@ use std::fmt;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::config::{BACKENDS_MAX, BackendConfig, Mode, PoolConfig};
+use crate::config::{BACKENDS_MAX, BackendConfig, Mode, PoolConfig, RouteConfig};
 use crate::control::pools::POOLS_MAX;
 use crate::control::view::{BackendView, Change, Difference, PoolView, Revision};
 
@@ -25,8 +25,8 @@ pub(super) enum Command {
     Pools(oneshot::Sender<Vec<PoolView>>),
     /// One backend.
     Backend(Name, oneshot::Sender<Result<BackendView, Refusal>>),
-    /// Other settings of all pools.
-    Configure(Vec<PoolConfig>, oneshot::Sender<Result<(), Refusal>>),
+    /// Other settings of all pools, and other routes.
+    Configure(Vec<PoolConfig>, Vec<RouteConfig>, oneshot::Sender<Result<(), Refusal>>),
     /// A change of one backend.
     Write(Write, oneshot::Sender<Result<Done, Refusal>>),
     /// The last snapshots.
@@ -242,8 +242,12 @@ impl Handle {
     ///
     /// # Errors
     /// `Invalid` or `TooManyPools`, and then nothing changed; `Gone`.
-    pub async fn configure(&self, pools: Vec<PoolConfig>) -> Result<(), Refusal> {
-        self.ask(|reply| Command::Configure(pools, reply)).await?
+    pub async fn configure(
+        &self,
+        pools: Vec<PoolConfig>,
+        routes: Vec<RouteConfig>,
+    ) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Configure(pools, routes, reply)).await?
     }
 
     /// The last `SNAPSHOTS_MAX` snapshots, the newest last.

@@ -74,6 +74,7 @@ impl Control {
         let pulse = Pulse::new(configs.iter().map(|pool| &pool.health), Arc::clone(&vitals));
         let (watches, news) = Watches::new(Arc::new(pulse));
         let mut pools = Pools::new(&configs, watches, lanes, outcomes, vitals.clone(), now);
+        pools.set_routes(&config.routes);
         for pool in &configs {
             pool.backends.iter().try_for_each(|backend| pools.check(&pool.name, backend))?;
         }

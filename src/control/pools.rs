@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 
-use crate::config::{BackendConfig, HealthConfig, InitialHealth, Mode, PoolConfig};
+use crate::config::{BackendConfig, HealthConfig, InitialHealth, Mode, PoolConfig, RouteConfig};
 use crate::control::handle::Name;
 use crate::control::member::Member;
 use crate::control::passive::Passive;
@@ -25,7 +25,8 @@ use crate::health::{News, Watch};
 use crate::metrics::Lanes;
 use crate::upstream::endpoint::Slot;
 use crate::upstream::outcome::{OUTCOMES_MAX, Outcome};
-use crate::upstream::snapshot;
+use crate::upstream::route::Routes;
+use crate::upstream::snapshot::{self, PoolId};
 
 /// The pools.
 #[derive(Debug)]
@@ -38,6 +39,10 @@ pub(super) struct Pools {
     vitals: Arc<Vitals>,
     /// Endpoints for which there was no slot.
     unplaced: BTreeSet<Name>,
+    /// Which requests go to which of them.
+    routes: Arc<Routes>,
+    /// Whether the routes are others than those of the last snapshot.
+    has_other_routes: bool,
     /// The epoch of the next snapshot.
     epoch_next: u64,
 }
@@ -66,8 +71,18 @@ impl Pools {
     ) -> Pools {
         let (slots, unplaced, pools) = (Slots::default(), BTreeSet::new(), Vec::new());
         let epoch_next = EPOCH_FIRST;
-        let mut pools =
-            Pools { pools, slots, watches, lanes, outcomes, vitals, unplaced, epoch_next };
+        let mut pools = Pools {
+            pools,
+            slots,
+            watches,
+            lanes,
+            outcomes,
+            vitals,
+            unplaced,
+            routes: Routes::to_first().into(),
+            has_other_routes: false,
+            epoch_next,
+        };
         configs.iter().for_each(|config| pools.add_pool(config.clone(), now));
         pools
     }
@@ -98,6 +113,13 @@ impl Pools {
                 }
             }
         }
+    }
+
+    /// From the next snapshot on requests are routed so; all pools that routes name are there.
+    pub(super) fn set_routes(&mut self, routes: &[RouteConfig]) {
+        let pool_of = |name: &str| self.pool(name).map(|(index, _)| PoolId(index));
+        self.routes = Routes::new(routes, pool_of).into();
+        self.has_other_routes = true;
     }
 
     /// Whether there could be these pools beside those that there were.
@@ -287,7 +309,7 @@ impl Pools {
 
     /// Works out what the pools are to show; whether that is something new.
     pub(super) fn refresh(&mut self, now: Instant) -> bool {
-        let mut is_change = false;
+        let mut is_change = std::mem::take(&mut self.has_other_routes);
         for Pool { roster, shown, .. } in &mut self.pools {
             if roster.refresh(now) {
                 let mut pool = snapshot::Pool::new(roster.config().clone(), roster.endpoints());
@@ -304,7 +326,7 @@ impl Pools {
         let epoch = self.epoch_next;
         self.epoch_next += 1;
         let pools = self.pools.iter().map(|pool| pool.shown.clone()).collect();
-        snapshot::Snapshot::new(epoch, pools)
+        snapshot::Snapshot::new(epoch, pools).with_routes(self.routes.clone())
     }
 }
 

@@ -101,6 +101,16 @@ impl Cause {
             C::ClientReadTimeout => {
                 silent("client-read-timeout", "the client did not read its answer in time")
             }
+            C::RequestPathAmbiguous => {
+                refuse(400, "request-path-ambiguous", "the path can be read in more than one way")
+            }
+            C::NoRoute => fail(
+                404,
+                Retry::Never,
+                "no-route",
+                "destination_not_found",
+                "no route takes this host, path and method",
+            ),
             C::NoEndpoint => fail(
                 503,
                 Retry::Never,

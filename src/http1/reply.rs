@@ -38,10 +38,40 @@ pub fn write(cause: Cause, client: ClientSide, to_head_request: bool, out: &mut 
     }
 }
 
-/// The reason phrases of the statuses in the table (RFC 9110 §15, RFC 6585).
+/// Writes a redirect to this location to the end of `out` (RFC 9110 §15.4); the location holds
+/// nothing that could end a header.
+pub fn write_redirect(
+    status: u16,
+    location: &[u8],
+    client: ClientSide,
+    to_head_request: bool,
+    out: &mut Vec<u8>,
+) {
+    let reason = reason_of(status);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_display(out, format_args!("{status} {reason}\r\nLocation: "));
+    out.extend_from_slice(location);
+    out.extend_from_slice(b"\r\nContent-Type: text/plain; charset=utf-8\r\n");
+    // A space and an LF.
+    let body_bytes = STATUS_DIGITS + reason.len() + 2;
+    write_display(out, format_args!("Content-Length: {body_bytes}\r\n"));
+    out.extend_from_slice(connection_line(client));
+    out.extend_from_slice(b"\r\n");
+    if !to_head_request {
+        write_display(out, format_args!("{status} {reason}\n"));
+    }
+}
+
+/// The reason phrases of the statuses in the table and of redirects (RFC 9110 §15, RFC 6585).
 fn reason_of(status: u16) -> &'static str {
     match status {
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
+        404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",

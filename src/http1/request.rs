@@ -42,8 +42,9 @@ pub struct RequestHead<'h, 'b> {
 /// A request target, split so that it can be written without a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'b> {
-    /// `/` or `*` where an absolute target has no path of its own, else nothing.
-    pub prefix: &'static str,
+    /// `/` or `*` where an absolute target has no path of its own, or what a route puts in front of
+    /// the path; else nothing.
+    pub prefix: &'b str,
     /// The path and query, `*`, or the authority of a CONNECT.
     pub rest: &'b str,
 }

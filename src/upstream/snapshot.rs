@@ -10,7 +10,10 @@ use arc_swap::{ArcSwap, Cache};
 use crate::config::PoolConfig;
 use crate::upstream::balance::Balance;
 use crate::upstream::endpoint::{Endpoint, Slot, Tier};
+use crate::upstream::route::Routes;
 use crate::upstream::sticky;
+
+pub use crate::upstream::route::PoolId;
 
 /// The one pointer to the snapshot in force.
 pub type Published = Arc<ArcSwap<Snapshot>>;
@@ -49,11 +52,9 @@ pub struct Snapshot {
     pub epoch: u64,
     /// The pools; a `PoolId` is an index here. Snapshots share those that did not change.
     pub pools: Vec<Arc<Pool>>,
+    /// Which requests go to which of them.
+    pub routes: Arc<Routes>,
 }
-
-/// The index of a pool in the snapshots of a process: a pool keeps it, and no other gets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolId(pub usize);
 
 /// A named set of endpoints that requests are spread over.
 #[derive(Debug)]
@@ -95,10 +96,16 @@ impl Pool {
 }
 
 impl Snapshot {
-    /// A snapshot of these pools.
+    /// A snapshot of these pools, to the first of which everything goes.
     #[must_use]
     pub fn new(epoch: u64, pools: Vec<Arc<Pool>>) -> Snapshot {
-        Snapshot { epoch, pools }
+        Snapshot { epoch, pools, routes: Arc::new(Routes::to_first()) }
+    }
+
+    /// The same with these routes.
+    #[must_use]
+    pub fn with_routes(self, routes: Arc<Routes>) -> Snapshot {
+        Snapshot { routes, ..self }
     }
 
     /// Puts this snapshot into force as the first one.

@@ -4,13 +4,15 @@
 //! Called by `connection` for each request.
 
 use crate::error::{Cause, Fate};
+use crate::http1::forward::ClientSide;
+use crate::http1::reply;
 use crate::worker::answer;
 use crate::worker::attempt::{self, MayRepeat};
-use crate::worker::buffer::{Buffer, Sink};
+use crate::worker::buffer::{self, Buffer, Scratch, Sink};
 use crate::worker::placement::{self, Tried};
 use crate::worker::progress::{After, End, Progress};
 use crate::worker::record::Record;
-use crate::worker::request::Request;
+use crate::worker::request::{Refusal, Request};
 use crate::worker::retry::{self, Repeatable, Retries};
 use crate::worker::stream::Stream;
 
@@ -22,10 +24,11 @@ pub async fn run(
     request: &mut Request,
 ) -> After {
     match request.refusal {
-        Some(cause) => {
+        Some(Refusal::Cause(cause)) => {
             record.note(cause);
             answer(record, client, request, cause).await
         }
+        Some(Refusal::Redirect(status)) => redirect(record, client, request, status).await,
         None => try_endpoints(record, client, buffer, request).await,
     }
 }
@@ -98,16 +101,46 @@ async fn answer(
     cause: Cause,
 ) -> After {
     record.answered_for(cause);
+    let may_keep = cause.verdict().fate == Fate::Keep;
+    let (facts, side) = (request.facts, side_of(record, client, request, may_keep));
+    let timeout = record.worker.config.client.body_timeout;
+    let sink = Sink::new(&mut client.sender, &client.deadline, timeout, record.sent());
+    let out = &mut request.scratch.answer.out;
+    let is_sent = answer::send(cause, side, facts.is_head(), sink, out).await;
+    after(is_sent, side)
+}
+
+/// Sends the client elsewhere.
+async fn redirect(
+    record: &Record<'_>,
+    client: &mut Stream,
+    request: &mut Request,
+    status: u16,
+) -> After {
+    record.redirected(status);
+    let (facts, side) = (request.facts, side_of(record, client, request, true));
+    let Scratch { request: location, answer } = &mut request.scratch;
+    location.truncate(request.head_bytes);
+    answer.out.clear();
+    reply::write_redirect(status, location, side, facts.is_head(), &mut answer.out);
+    let timeout = record.worker.config.client.body_timeout;
+    let mut sink = Sink::new(&mut client.sender, &client.deadline, timeout, record.sent());
+    let is_sent = buffer::send_all(&mut answer.out, &mut sink).await.is_ok();
+    after(is_sent, side)
+}
+
+/// What corelane's own answer says about the client's connection.
+fn side_of(record: &Record<'_>, client: &Stream, request: &Request, may_keep: bool) -> ClientSide {
     // A body that was not read whole would be taken for the next request.
-    let keeps = cause.verdict().fate == Fate::Keep
+    let keeps = may_keep
         && request.body.is_complete()
         && !record.worker.is_draining()
         && !client.deadline.is_closing();
-    let (facts, out) = (request.facts, &mut request.scratch.answer.out);
-    let side = facts.client_side(keeps);
-    let timeout = record.worker.config.client.body_timeout;
-    let sink = Sink::new(&mut client.sender, &client.deadline, timeout, record.sent());
-    let is_sent = answer::send(cause, side, facts.is_head(), sink, out).await;
+    request.facts.client_side(keeps)
+}
+
+/// What becomes of a client that got corelane's own answer.
+fn after(is_sent: bool, side: ClientSide) -> After {
     match (is_sent, side.keep_alive) {
         (true, true) => After::Keep,
         (true, false) => After::End(End::Linger),

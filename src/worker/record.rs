@@ -164,6 +164,12 @@ impl<'c> Record<'c> {
         self.facts.cause.set(Some(cause));
     }
 
+    /// The client gets a redirect of this status.
+    pub fn redirected(&self, status: u16) {
+        self.facts.status.set(status);
+        self.facts.is_own_answer.set(true);
+    }
+
     /// Counts and logs what ended the request.
     pub fn note(&self, cause: Cause) {
         self.facts.cause.set(Some(cause));

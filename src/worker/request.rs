@@ -12,7 +12,7 @@ use httparse::Header;
 
 use crate::clock;
 use crate::config::{BalanceConfig, HEADERS_LIMIT, Policy, PoolConfig};
-use crate::error::Cause;
+use crate::error::{Cause, Fate};
 use crate::http1::chunked::Output;
 use crate::http1::client;
 use crate::http1::forward::{self, Additions};
@@ -22,9 +22,11 @@ use crate::http1::request::{self, RequestHead};
 use crate::http1::response::AnswerTo;
 use crate::metrics::Counter;
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::hash;
+use crate::upstream::route::{self, Way};
 use crate::upstream::snapshot::{Held, Pool, PoolId, Snapshot};
-use crate::upstream::{hash, route};
 use crate::worker::buffer::{Buffer, Scratch};
+use crate::worker::peer::Peer;
 use crate::worker::progress::Facts;
 use crate::worker::record::Record;
 use crate::worker::state::Worker;
@@ -55,8 +57,88 @@ pub struct Request {
     pub snapshot: Rc<Held>,
     /// Where it goes.
     pub pool: PoolId,
-    /// Why it goes nowhere, if it does not.
-    pub refusal: Option<Cause>,
+    /// What corelane itself answers, if it goes nowhere.
+    pub refusal: Option<Refusal>,
+}
+
+/// What corelane itself answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// What the table in `error` says.
+    Cause(Cause),
+    /// A redirect of this status; where to stands in `scratch.request` in place of the head.
+    Redirect(u16),
+}
+
+/// Where a request goes.
+struct Destination {
+    pool: PoolId,
+    refusal: Option<Refusal>,
+    hash: u64,
+    session: Option<usize>,
+}
+
+impl Destination {
+    fn nowhere(refusal: Refusal) -> Destination {
+        Destination { pool: POOL_OF_NONE, refusal: Some(refusal), hash: 0, session: None }
+    }
+}
+
+/// What decides where a request goes, beside its head.
+struct Asked<'a> {
+    snapshot: &'a Snapshot,
+    /// Whether its client may send one.
+    is_allowed: bool,
+    /// The protocol it is upgraded to, by its index.
+    upgrade: Option<usize>,
+}
+
+impl<'a> Asked<'a> {
+    /// Finds where a request goes, and writes its head for a backend there, or the location of a
+    /// redirect, to `out`.
+    ///
+    /// # Errors
+    /// What ends its connection.
+    fn direct(
+        &self,
+        worker: &Worker,
+        peer: &Peer,
+        head: &mut RequestHead<'_, 'a>,
+        out: &mut Vec<u8>,
+    ) -> Result<Destination, Cause> {
+        if !self.is_allowed {
+            return Ok(Destination::nowhere(Refusal::Cause(Cause::ClientRate)));
+        }
+        let way = self.snapshot.routes.select(peer.address.listener, head, out);
+        out.clear();
+        let (pool, rewrite) = match way {
+            Ok(Way::Pool(pool, rewrite)) => (pool, rewrite),
+            Ok(Way::Redirect(redirect, rewrite)) => {
+                route::write_location(redirect, rewrite, head, out)?;
+                return Ok(Destination::nowhere(Refusal::Redirect(redirect.status)));
+            }
+            Err(cause) if cause.verdict().fate == Fate::Keep => {
+                return Ok(Destination::nowhere(Refusal::Cause(cause)));
+            }
+            Err(cause) => return Err(cause),
+        };
+        let forward = &worker.config.forward;
+        let client =
+            || client::address_of(head.headers, peer.address.client.ip(), &forward.trusted_proxies);
+        let hash = hash_of(&self.snapshot.pool(pool).config.balance, head, client);
+        let session = session_of(self.snapshot, pool, head.headers);
+        if let Some(rewrite) = rewrite {
+            head.target = rewrite.of(head.target);
+        }
+        let upgrade = self.upgrade.and_then(|index| forward.upgrades.get(index));
+        let additions = Additions {
+            provenance: &peer.provenance,
+            upgrade: upgrade.map(String::as_str),
+            request_id: forward.request_id.then(|| fastrand::u128(..)),
+        };
+        forward::request(head, &additions, out);
+        Ok(Destination { pool, refusal: None, hash, session })
+    }
 }
 
 /// Reads the request at the front of `buffer` and writes its head for a backend; `None` while
@@ -69,7 +151,7 @@ pub fn read(record: &Record<'_>, buffer: &mut Buffer) -> Result<Option<Request>,
     let config = &worker.config;
     let mut space = [MaybeUninit::uninit(); HEADERS_LIMIT];
     let parsed = request::parse(buffer.unread(), &mut space, &config.head, config.forward.connect)?;
-    let Some(head) = parsed else { return Ok(None) };
+    let Some(mut head) = parsed else { return Ok(None) };
     worker.lane().add(Counter::Requests);
     let at = clock::now();
     record.received_head(&head, at);
@@ -81,20 +163,20 @@ pub fn read(record: &Record<'_>, buffer: &mut Buffer) -> Result<Option<Request>,
     let trusted = &config.forward.trusted_proxies;
     let is_allowed = worker
         .allows_request(|| client::address_of(head.headers, peer.address.client.ip(), trusted));
-    let refusal = (!is_allowed).then_some(Cause::ClientRate);
     let snapshot = worker.snapshot();
-    let pool = route::select(&snapshot, peer.address.listener);
-    record.routed(pool, snapshot.epoch);
-    let client = || client::address_of(head.headers, peer.address.client.ip(), trusted);
-    let hash = hash_of(&snapshot.pool(pool).config.balance, &head, client);
-    let session = session_of(&snapshot, pool, head.headers);
     let mut scratch = worker.buffers.take_scratch();
-    let additions = Additions {
-        provenance: &peer.provenance,
-        upgrade: upgrade.and_then(|index| config.forward.upgrades.get(index)).map(String::as_str),
-        request_id: config.forward.request_id.then(|| fastrand::u128(..)),
+    let asked = Asked { snapshot: &snapshot, is_allowed, upgrade };
+    let destination = match asked.direct(worker, peer, &mut head, &mut scratch.request) {
+        Ok(destination) => destination,
+        Err(cause) => {
+            worker.buffers.give_scratch(scratch);
+            return Err(cause);
+        }
     };
-    forward::request(&head, &additions, &mut scratch.request);
+    let Destination { pool, refusal, hash, session } = destination;
+    if refusal.is_none() {
+        record.routed(pool, snapshot.epoch);
+    }
     let head_bytes = scratch.request.len();
     let facts = facts_of(&head, upgrade);
     let is_idempotent = head.is_idempotent() && upgrade.is_none();
@@ -205,6 +287,9 @@ fn hash_of(
     let hash = hash::of_request(&balance.hash_key, head, client, balance.hash_seed);
     hash.unwrap_or_else(|| fastrand::u64(..))
 }
+
+/// What stands for the pool of a request that goes to none: there is always one.
+const POOL_OF_NONE: PoolId = PoolId(0);
 
 /// The endpoint that a request's cookie names.
 fn session_of(snapshot: &Snapshot, pool: PoolId, headers: &[Header<'_>]) -> Option<usize> {

@@ -74,6 +74,8 @@ mod properties;
 mod queue;
 /// What is tried again, what never, and the budget for it.
 mod retries;
+/// Routes by host, path and method: whom they take, rewritten paths, redirects.
+mod routes;
 /// Long bodies and busy tunnels, which pass through pipes.
 mod splice;
 /// The same bytes cut at every place, from either side.

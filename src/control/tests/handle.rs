@@ -1,7 +1,7 @@
 //! Changes through a `Handle`, while the control thread runs.
 
 use super::*;
-use crate::config::WEIGHT_MAX;
+use crate::config::{RouteConfig, WEIGHT_MAX};
 use crate::control::{BackendView, Handle, Patch, Refusal, State};
 
 /// Waits for a handle's answer.
@@ -106,7 +106,7 @@ fn other_settings_come_in_one_snapshot_and_pools_keep_their_places() {
     other.backends = vec![backend_of(&two)];
     pools[0].balance.panic_percent = 30;
     pools.push(other);
-    answer(handle.configure(pools.clone())).unwrap();
+    answer(handle.configure(pools.clone(), vec![RouteConfig::catch_all()])).unwrap();
     let published = control.published();
     until("the other pool is up", || {
         let snapshot = published.load();
@@ -115,7 +115,7 @@ fn other_settings_come_in_one_snapshot_and_pools_keep_their_places() {
     assert_eq!(eligible(&published.load()), "1", "what stays is not touched");
     assert_eq!(published.load().pools[0].config.balance.panic_percent, 30);
     pools.remove(0);
-    answer(handle.configure(pools)).unwrap();
+    answer(handle.configure(pools, vec![RouteConfig::catch_all()])).unwrap();
     until("the first pool is empty", || published.load().pools[0].endpoints.is_empty());
     let snapshot = published.load();
     assert_eq!((snapshot.pools.len(), snapshot.pools[1].config.name.as_str()), (2, "other"));
@@ -125,7 +125,10 @@ fn other_settings_come_in_one_snapshot_and_pools_keep_their_places() {
     let mut broken = config(&[("127.0.0.1", 1)], PATIENCE).pools;
     broken[0].health.path = Some("no path".to_owned());
     let epoch = published.load().epoch;
-    assert!(matches!(answer(handle.configure(broken)), Err(Refusal::Invalid(_))));
+    assert!(matches!(
+        answer(handle.configure(broken, vec![RouteConfig::catch_all()])),
+        Err(Refusal::Invalid(_))
+    ));
     assert_eq!(published.load().epoch, epoch);
     control.stop();
 }
