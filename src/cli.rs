@@ -11,6 +11,7 @@ mod flags;
 mod read;
 #[cfg(test)]
 mod tests;
+mod top;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -19,6 +20,7 @@ pub use demo::{BackendArgs, DemoArgs, Register};
 pub use doctor::DoctorArgs;
 pub use documents::{CompletionsArgs, completions, manual};
 pub use flags::{LogFormat, ProxyArgs};
+pub use top::TopArgs;
 
 /// A thread-per-core HTTP load balancer.
 ///
@@ -49,6 +51,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Look at this machine and say what a load balancer with these flags lacks on it.
     Doctor(DoctorArgs),
+    /// Watch a running load balancer in the terminal, by its admin API.
+    Top(TopArgs),
     /// Print a script that makes a shell complete corelane's flags.
     Completions(CompletionsArgs),
     /// Print the manual page, for man -l.

@@ -93,7 +93,7 @@
 //! `sys error config metrics panic clock` <
 //! `http1 upstream::{endpoint,limit,hash,balance,sticky,snapshot,route,outcome,patience,pool}` <
 //! `worker::{driver,event,join,places,rate,handover,mailbox,waitlist,deadline,silence,stream,buffer,pipes,splice}`
-//! `upstream::connect` < `health discovery worker` < `control demo doctor` < `server` < `cli main`.
+//! `upstream::connect` < `health discovery worker` < `control demo doctor top` < `server` < `cli main`.
 //!
 //! Users know a backend, which has a name and is given by a flag; the code calls what a snapshot
 //! makes of it an endpoint.
@@ -122,5 +122,6 @@ pub mod metrics;
 pub mod panic;
 pub mod server;
 pub mod sys;
+pub mod top;
 pub mod upstream;
 pub mod worker;

@@ -12,14 +12,15 @@ use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
 use corelane::cli::{
-    BackendArgs, Cli, Command, DemoArgs, DoctorArgs, LogFormat, Machine, ProxyArgs, completions,
-    line_of, manual,
+    BackendArgs, Cli, Command, DemoArgs, DoctorArgs, LogFormat, Machine, ProxyArgs, TopArgs,
+    completions, line_of, manual,
 };
 use corelane::demo::{self, Backend, BackendConfig};
 use corelane::discovery::Registration;
 use corelane::doctor::{self, Host, Ring};
 use corelane::error::{EXIT_USAGE, StartError};
 use corelane::server::{Server, Signals};
+use corelane::top;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Some(Command::Backend(args)) => run_backend(*args),
         Some(Command::Demo(args)) => run_demo(&args),
         Some(Command::Doctor(args)) => run_doctor(&args),
+        Some(Command::Top(args)) => run_top(args),
         Some(Command::Completions(args)) => print(&completions(args.shell)),
         Some(Command::Man) => print_manual(),
         None => run_proxy(cli.proxy),
@@ -95,6 +97,10 @@ fn run_doctor(args: &DoctorArgs) -> Result<u8, StartError> {
     let text = if args.json { report.to_json().to_string() } else { report.to_string() };
     say(&mut std::io::stdout(), &text);
     Ok(report.exit_code())
+}
+
+fn run_top(args: TopArgs) -> Result<u8, StartError> {
+    top::run(args.options()?, |frame| say(&mut std::io::stdout(), frame))
 }
 
 fn print_manual() -> Result<u8, StartError> {

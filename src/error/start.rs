@@ -18,6 +18,10 @@ pub enum StartError {
     Pin(usize),
     /// The ready file could not be written.
     File(String, std::io::Error),
+    /// A running corelane could not be asked, and why.
+    Admin(String),
+    /// The terminal could not be used as a screen.
+    Terminal(std::io::Error),
     /// A thread, a pipe or another resource of the process could not be had.
     Resource(&'static str, std::io::Error),
 }
@@ -65,6 +69,10 @@ impl fmt::Display for StartError {
             StartError::File(path, error) => {
                 write!(f, "--ready-file {path}: {error}; check the directory and its rights")
             }
+            StartError::Admin(reason) => write!(f, "{reason}"),
+            StartError::Terminal(error) => {
+                write!(f, "no screen: {error}; use corelane top --once where there is none")
+            }
             StartError::Resource(what, error) => {
                 write!(f, "cannot get {what}: {error}; check ulimit -n and ulimit -u")
             }
@@ -77,10 +85,12 @@ impl std::error::Error for StartError {
         match self {
             StartError::Listen(_, error)
             | StartError::File(_, error)
+            | StartError::Terminal(error)
             | StartError::Resource(_, error) => Some(error),
             StartError::Usage(_)
             | StartError::AddressInUse(_)
             | StartError::Driver(_)
+            | StartError::Admin(_)
             | StartError::Pin(_) => None,
         }
     }

@@ -86,5 +86,7 @@ mod steer;
 mod sticky;
 /// The house rules, checked by reading the source.
 mod tidy;
+/// `corelane top`: one frame, and the live screen under a pty.
+mod top;
 /// WebSocket peers, and the ends of a tunnel.
 mod websocket;

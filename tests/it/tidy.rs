@@ -43,7 +43,7 @@ const LAYERS: [&[&str]; 7] = [
         "worker::silence",
     ],
     &["health", "discovery", "worker"],
-    &["control", "demo", "doctor"],
+    &["control", "demo", "doctor", "top"],
     &["server"],
     &["cli", "main", "lib"],
 ];
