@@ -50,8 +50,20 @@ pub fn manual() -> io::Result<Vec<u8>> {
         section.render_options_section(&mut text)?;
         page.extend(as_subsections(&String::from_utf8_lossy(&text)).bytes());
     }
-    // Long values break between their options.
-    Ok(String::from_utf8_lossy(&page).replace("[,", "\\:[,").into_bytes())
+    Ok(as_roff(&String::from_utf8_lossy(&page)).into_bytes())
+}
+
+/// Long values break between their options, and what is not ASCII is named by its number.
+fn as_roff(page: &str) -> String {
+    let mut text = String::new();
+    for c in page.replace("[,", "\\:[,").chars() {
+        if c.is_ascii() {
+            text.push(c);
+        } else {
+            text += &format!("\\[u{:04X}]", u32::from(c));
+        }
+    }
+    text
 }
 
 /// How a command is called, in one line.

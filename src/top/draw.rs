@@ -159,14 +159,14 @@ struct Column {
 /// The columns by importance: those that do not fit are left out.
 const COLUMNS: [Column; 9] = [
     Column { head: "STATE", width: 14, read: |it, _| state(&it.state) },
-    Column { head: "BACKEND", width: 30, read: |it, _| name_of(it) },
+    Column { head: "BACKEND", width: 22, read: |it, _| name_of(it) },
     Column { head: "REQ/S", width: 8, read: |it, _| rate(it.last_second.requests) },
     Column { head: "ERR/S", width: 7, read: |it, _| rate(it.last_second.errors) },
     Column { head: "IN FLIGHT", width: 11, read: |it, _| in_flight_of(it) },
     Column { head: "SINCE", width: 7, read: |it, status| age(&it.since, &status.now) },
-    Column { head: "WEIGHT", width: 11, read: |it, _| weight_of(it) },
-    Column { head: "REQUESTS", width: 14, read: |it, _| count(it.requests) },
-    Column { head: "WHY", width: 24, read: |it, _| it.why.clone() },
+    Column { head: LAST_HEAD, width: 16, read: |it, _| it.why.clone() },
+    Column { head: "WEIGHT", width: 10, read: |it, _| weight_of(it) },
+    Column { head: "REQUESTS", width: 13, read: |it, _| count(it.requests) },
 ];
 
 fn name_of(backend: &Backend) -> String {
@@ -217,6 +217,7 @@ fn draw_backends(frame: &mut Frame<'_>, view: &mut View, area: Rect) {
         left = left.saturating_sub(column.width + 1);
         columns.push(column);
     }
+    columns.sort_by_key(|column| column.head == LAST_HEAD);
     let rows = shown.iter().skip(scrolled).take(rows_max).map(|backend| {
         let cells = columns.iter().map(|column| Text::raw((column.read)(backend, &status)));
         let mut cells: Vec<Text<'_>> = cells.collect();
@@ -226,10 +227,10 @@ fn draw_backends(frame: &mut Frame<'_>, view: &mut View, area: Rect) {
         Row::new(cells)
     });
     let rows: Vec<Row<'_>> = rows.collect();
-    // The last one takes what is left; so does the name.
+    // The name and the reason share what is left.
     let widths = columns.iter().map(|column| match column.head {
-        "WHY" => Constraint::Min(column.width),
-        "BACKEND" if columns.len() < COLUMNS.len() => Constraint::Min(column.width.min(12)),
+        LAST_HEAD => Constraint::Min(column.width),
+        "BACKEND" => Constraint::Min(column.width.min(NAME_COLUMNS_MIN)),
         _ => Constraint::Length(column.width),
     });
     let widths: Vec<Constraint> = widths.collect();
@@ -352,6 +353,10 @@ const SHORT_ROWS: u16 = 14;
 const WIDE_COLUMNS: u16 = 120;
 /// The columns that are shown however narrow it is.
 const COLUMNS_ALWAYS: usize = 2;
+/// The column that stands last, however important.
+const LAST_HEAD: &str = "WHY";
+/// A name may be cut to this.
+const NAME_COLUMNS_MIN: u16 = 12;
 const HELP_COLUMNS: u16 = 66;
 /// The narrowest and the highest frame of plain text.
 const COLUMNS_MIN: u16 = 20;
