@@ -97,7 +97,8 @@ class Plot {
     this.area = draw("path", { class: "area" });
     this.curves = series.map((_, at) => draw("path", { class: at ? "curve b" : "curve" }));
     this.cross = draw("path", { class: "cross" });
-    this.svg.append(this.grid, this.area, ...this.curves, this.cross);
+    this.labels = draw("g");
+    this.svg.append(this.grid, this.area, ...this.curves, this.labels, this.cross);
     this.figure.append(this.svg);
     new ResizeObserver(() => this.resize()).observe(this.svg);
     this.svg.addEventListener("pointermove", (event) => this.hold(event));
@@ -164,11 +165,11 @@ class Plot {
     const key = `${this.width} ${this.height} ${this.max}`;
     if (this.drawn === key) return;
     this.drawn = key;
-    const lines = [0, 0.5, 1].flatMap((part) => {
+    const lines = [0, 0.5, 1].map((part) => {
       const y = Math.round(this.y(this.max * part)) + 0.5;
       const label = draw("text", { x: 0, y: y - 3 });
       label.textContent = part ? this.show(this.max * part) : "";
-      return [draw("path", { class: "grid", d: `M0 ${y}H${this.width}` }), label];
+      return { line: draw("path", { class: "grid", d: `M0 ${y}H${this.width}` }), label };
     });
     const minutes = this.width < 360 ? [4, 2, 0] : [5, 4, 3, 2, 1, 0];
     const marks = minutes.map((minute) => {
@@ -178,7 +179,8 @@ class Plot {
       label.textContent = minute ? `−${minute} min` : "now";
       return label;
     });
-    this.grid.replaceChildren(...lines, ...marks);
+    this.grid.replaceChildren(...lines.map((it) => it.line), ...marks);
+    this.labels.replaceChildren(...lines.map((it) => it.label));
   }
 
   renderHeld() {
