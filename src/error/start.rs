@@ -19,7 +19,7 @@ pub enum StartError {
     /// The ready file could not be written.
     File(String, std::io::Error),
     /// A running corelane could not be asked, and why.
-    Admin(String),
+    Unanswered(String),
     /// The terminal could not be used as a screen.
     Terminal(std::io::Error),
     /// A thread, a pipe or another resource of the process could not be had.
@@ -69,7 +69,7 @@ impl fmt::Display for StartError {
             StartError::File(path, error) => {
                 write!(f, "--ready-file {path}: {error}; check the directory and its rights")
             }
-            StartError::Admin(reason) => write!(f, "{reason}"),
+            StartError::Unanswered(reason) => write!(f, "{reason}"),
             StartError::Terminal(error) => {
                 write!(f, "no screen: {error}; use corelane top --once where there is none")
             }
@@ -90,7 +90,7 @@ impl std::error::Error for StartError {
             StartError::Usage(_)
             | StartError::AddressInUse(_)
             | StartError::Driver(_)
-            | StartError::Admin(_)
+            | StartError::Unanswered(_)
             | StartError::Pin(_) => None,
         }
     }

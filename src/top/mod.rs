@@ -72,7 +72,7 @@ pub fn run(options: Options, print: impl FnOnce(&str)) -> Result<u8, StartError>
         return runtime.block_on(live(client));
     }
     let fetched = runtime.block_on(feed::once(&client));
-    let (status, points) = fetched.map_err(|error| StartError::Admin(error.to_string()))?;
+    let (status, points) = fetched.map_err(|error| StartError::Unanswered(error.to_string()))?;
     let mut view = View::new(client.target().to_string());
     let now = Instant::now();
     view.take(News::Past(points), now);
