@@ -3,6 +3,7 @@
 //! `cli` builds it from flags and environment. What changes while corelane runs (which endpoints
 //! take requests, with what weight) lives in `upstream::snapshot`.
 
+mod access_log;
 mod backend_url;
 mod balance;
 mod discovery;
@@ -19,6 +20,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use access_log::{
+    AccessLogConfig, Item, LINE_HEADERS_MAX, LineFormat, LinePart, LogTarget, Span,
+};
 pub use backend_url::{parse_backend_url, parse_weight};
 pub use balance::{BalanceConfig, HashKey, Policy, SameSite, StickyConfig};
 pub use discovery::{
@@ -56,6 +60,8 @@ pub struct Config {
     pub head: HeadLimits,
     /// What is forwarded beyond plain requests, and what backends are told about clients.
     pub forward: ForwardConfig,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLogConfig>,
     /// How long requests in flight may take after a signal to stop.
     pub drain_timeout: Duration,
     /// A file that is written with the listening addresses, a line each, once all is ready.

@@ -42,7 +42,7 @@
 //! - One **control** thread, not pinned: health probes and name resolution ([`control`],
 //!   [`health`]). It alone publishes the [`upstream::snapshot::Snapshot`].
 //! - The **main** thread ([`server`]): starts, supervises, drains. One thread receives signals and
-//!   one writes the log.
+//!   one writes the log, one the access log ([`access_log`]), if there is one.
 //!
 //! # Why no lock stands on the request path, and no thread but the worker touches a connection
 //!
@@ -91,7 +91,7 @@
 //! A file uses its own layer or lower ones, without cycles; `tests/it/tidy.rs` checks it:
 //!
 //! `sys error config metrics panic clock` <
-//! `http1 upstream::{endpoint,limit,hash,balance,sticky,snapshot,route,outcome,patience,pool}` <
+//! `access_log http1 upstream::{endpoint,limit,hash,balance,sticky,snapshot,route,outcome,patience,pool}` <
 //! `worker::{driver,event,join,places,rate,handover,mailbox,waitlist,deadline,silence,stream,buffer,pipes,splice}`
 //! `upstream::connect` < `health discovery worker` < `control demo doctor top` < `server` < `cli main`.
 //!
@@ -108,6 +108,7 @@
 //! 6. Time and randomness are arguments of the pure parts (`health::{judge,outlier,breaker}`,
 //!    `control::{member,registry,slots}`, `upstream::{balance,patience,pool}`, `worker::{retry,budget}`), so their tests need no clock.
 
+pub mod access_log;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -44,6 +44,8 @@ pub struct Lanes {
     /// What had been counted for a slot when it was given to the endpoint that has it now. Only
     /// the control thread and those that read totals take this lock, never a worker.
     bases: Arc<Mutex<HashMap<u32, BackendTotals>>>,
+    /// Lines of the access log that could not be written; its writer alone adds to it.
+    access_log_lost: Arc<AtomicU64>,
 }
 
 impl Lanes {
@@ -51,7 +53,18 @@ impl Lanes {
     #[must_use]
     pub fn new(workers: usize, slots: usize) -> Lanes {
         let lanes = (0..workers).map(|_| CachePadded::new(Lane::new(slots))).collect();
-        Lanes { lanes, bases: Arc::default() }
+        Lanes { lanes, bases: Arc::default(), access_log_lost: Arc::default() }
+    }
+
+    /// Counts lines of the access log that could not be written; only its writer calls this.
+    pub fn add_access_log_lost(&self, lines: u64) {
+        step(&self.access_log_lost, lines);
+    }
+
+    /// Lines of the access log that could not be written so far.
+    #[must_use]
+    pub fn access_log_lost(&self) -> u64 {
+        self.access_log_lost.load(Ordering::Relaxed)
     }
 
     /// How many workers there are.

@@ -5,6 +5,7 @@
 //! on a new thread.
 
 mod listen;
+mod signals;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
@@ -13,8 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::SIGTERM;
 
+use crate::access_log::AccessLog;
 use crate::config::{Config, SLOTS_MAX};
 use crate::control::{Bell, Control};
 use crate::error::{Cause, StartError};
@@ -26,6 +28,8 @@ use crate::worker::state::Shared;
 use crate::worker::waitlist::Waitlist;
 use crate::worker::{self, Ended, Seat};
 use listen::{listen, local_addr};
+pub use signals::Signals;
+use signals::name_of;
 
 /// A process whose addresses are bound.
 #[derive(Debug)]
@@ -35,6 +39,7 @@ pub struct Server {
     outcomes: Sender<Outcome>,
     client_places: Arc<Places>,
     waitlist: Arc<Waitlist>,
+    access_log: Option<AccessLog>,
     control: Control,
     addrs: Vec<SocketAddr>,
     posts: Vec<Post>,
@@ -66,21 +71,6 @@ enum Event {
 #[derive(Clone, Debug)]
 pub struct Stopper {
     events: Sender<Event>,
-}
-
-/// SIGTERM and SIGINT, kept from now on for the server that will be stopped by them.
-#[derive(Debug)]
-pub struct Signals(signal_hook::iterator::Signals);
-
-impl Signals {
-    /// Keeps the signals, so that none ends the process before it can drain.
-    ///
-    /// # Errors
-    /// When the signals cannot be had.
-    pub fn keep() -> Result<Signals, StartError> {
-        let kept = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]);
-        kept.map(Signals).map_err(|error| StartError::Resource("the signals", error))
-    }
 }
 
 impl Stopper {
@@ -121,6 +111,8 @@ impl Server {
         let client = &config.client;
         let client_places =
             Arc::new(Places::new(workers, client.conns_max, client.conns_per_address_max));
+        let access_log = config.access_log.clone();
+        let access_log = access_log.map(|it| AccessLog::start(it, lanes.clone())).transpose()?;
         let waitlist = Waitlist::new(mailboxes_of(&posts), config.queue_max);
         let (outcomes, received) = outcome::channel();
         let control = Control::start(&config, lanes.clone(), received, bell_of(&posts))?;
@@ -131,6 +123,7 @@ impl Server {
             outcomes,
             client_places,
             waitlist,
+            access_log,
             control,
             addrs,
             posts,
@@ -157,25 +150,6 @@ impl Server {
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         Stopper { events: self.event_sender.clone() }
-    }
-
-    /// Lets SIGTERM and SIGINT stop this server.
-    ///
-    /// # Errors
-    /// When the thread that receives them cannot be had.
-    pub fn stop_on(&self, Signals(mut signals): Signals) -> Result<(), StartError> {
-        let events = self.event_sender.clone();
-        let forward = move || {
-            for signal in &mut signals {
-                if events.send(Event::Signal(signal)).is_err() {
-                    break;
-                }
-            }
-        };
-        let builder = std::thread::Builder::new().name("corelane-signals".to_owned());
-        let spawned = builder.spawn(forward);
-        spawned.map_err(|error| StartError::Resource("a thread for signals", error))?;
-        Ok(())
     }
 
     /// Serves until it is stopped; the process may exit with this code then.
@@ -214,6 +188,9 @@ impl Server {
         if second.is_some() || left > 0 {
             self.supervise(Some(Instant::now() + ABORT_TIME))?;
         }
+        if let Some(access_log) = self.access_log.take() {
+            access_log.end();
+        }
         self.tell_end();
         self.control.stop();
         let code_of = |signal| SIGNAL_EXIT_BASE.saturating_add(u8::try_from(signal).unwrap_or(0));
@@ -234,6 +211,7 @@ impl Server {
                 places: self.client_places.clone(),
                 mailboxes: mailboxes_of(&self.posts),
                 waitlist: self.waitlist.clone(),
+                access_log: self.access_log.as_ref().map(AccessLog::inlet),
                 published: self.control.published(),
                 outcomes: self.outcomes.clone(),
             },
@@ -439,11 +417,6 @@ fn next_event(
         recv(control.unwrap_or(&never)) -> _ended => Next::ControlEnded,
         recv(timeout) -> _now => Next::Deadline,
     }
-}
-
-/// A signal's name.
-fn name_of(signal: i32) -> &'static str {
-    if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
 }
 
 /// Hands an event to the server's thread, which may have ended.

@@ -1,5 +1,6 @@
 //! Makes a `Config` of the flags, and refuses what is impossible together.
 
+mod access_log;
 mod balance;
 mod discovery;
 mod health;
@@ -52,7 +53,7 @@ impl ProxyArgs {
     pub fn into_config(self, machine: &Machine) -> Result<Config, StartError> {
         let ProxyArgs { traffic, discovery, balance, queue, retry, health, eject, breaker, .. } =
             self;
-        let ProxyArgs { workers, backend, client, forward, process, .. } = self;
+        let ProxyArgs { workers, backend, client, forward, access_log, process, .. } = self;
         Ok(Config {
             listeners: listeners_of(&List::join(traffic.listen), &workers)?,
             pools: vec![PoolConfig {
@@ -81,6 +82,7 @@ impl ProxyArgs {
             client: client.limits(machine.conns_max()),
             head: client.head_limits()?,
             forward: forward.into_config(),
+            access_log: access_log.into_config(),
             drain_timeout: process.drain_timeout,
             ready_file: process.ready_file,
             faults: process.fault.into_iter().fold(Faults::default(), |all, fault| Faults {

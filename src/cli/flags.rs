@@ -1,5 +1,6 @@
 //! The load balancer's flags: their names, defaults, limits and help.
 
+mod access_log;
 mod balance;
 mod discovery;
 mod forward;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
+pub(super) use access_log::AccessLogArgs;
 pub(super) use balance::{BalanceArgs, PolicyArg, QueueArgs, RetryArgs};
 pub(super) use discovery::{DiscoveryArgs, EtcdAccessArgs, EtcdArgs};
 pub(super) use forward::{ForwardArgs, ForwardedHeadersArg};
@@ -49,6 +51,8 @@ pub struct ProxyArgs {
     pub(super) client: ClientLimitArgs,
     #[command(flatten)]
     pub(super) forward: ForwardArgs,
+    #[command(flatten)]
+    pub(super) access_log: AccessLogArgs,
     #[command(flatten)]
     pub(super) process: ProcessArgs,
 }

@@ -1,5 +1,6 @@
 //! Reads the values of flags from their text; each refusal says what would be right.
 
+mod access_log;
 mod backend;
 mod discovery;
 mod health;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub(super) use access_log::{parse_access_log, parse_line_format};
 pub(super) use backend::parse_backend;
 pub(super) use discovery::{
     EtcdPlace, parse_backend_dns, parse_dns_server, parse_etcd_member, parse_etcd_prefix,

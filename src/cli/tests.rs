@@ -1,5 +1,6 @@
 //! Flags and what they are refused for.
 
+mod access_log;
 mod balance;
 mod health;
 

@@ -22,6 +22,8 @@ pub enum StartError {
     Unanswered(String),
     /// The terminal could not be used as a screen.
     Terminal(std::io::Error),
+    /// The access log could not be opened.
+    AccessLog(String, std::io::Error),
     /// A thread, a pipe or another resource of the process could not be had.
     Resource(&'static str, std::io::Error),
 }
@@ -73,6 +75,11 @@ impl fmt::Display for StartError {
             StartError::Terminal(error) => {
                 write!(f, "no screen: {error}; use corelane top --once where there is none")
             }
+            StartError::AccessLog(path, error) => write!(
+                f,
+                "--access-log {path}: {error}; check the directory and its rights, and that \
+                 somebody reads it where it is a pipe"
+            ),
             StartError::Resource(what, error) => {
                 write!(f, "cannot get {what}: {error}; check ulimit -n and ulimit -u")
             }
@@ -86,6 +93,7 @@ impl std::error::Error for StartError {
             StartError::Listen(_, error)
             | StartError::File(_, error)
             | StartError::Terminal(error)
+            | StartError::AccessLog(_, error)
             | StartError::Resource(_, error) => Some(error),
             StartError::Usage(_)
             | StartError::AddressInUse(_)

@@ -42,10 +42,14 @@ pub enum Counter {
     FromClients,
     /// Bytes that went to clients, of requests that are over.
     ToClients,
+    /// Lines of the access log that were made, those that were dropped later too.
+    AccessLogLines,
+    /// Lines of the access log that were dropped, since too many waited to be written.
+    AccessLogDropped,
 }
 
 impl Counter {
-    pub(super) const COUNT: usize = Counter::ToClients as usize + 1;
+    pub(super) const COUNT: usize = Counter::AccessLogDropped as usize + 1;
     /// Those that say how much there is now: a worker that takes a lane over begins with none.
     pub(super) const GAUGES: [Counter; 3] =
         [Counter::ClientsOpen, Counter::TunnelsOpen, Counter::Waiting];

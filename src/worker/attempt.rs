@@ -40,7 +40,7 @@ pub async fn run(
     let worker = record.worker;
     let Placement { index, slot, address, way, in_flight: _share, at: started } = placement;
     let is_reused = matches!(way, Way::Reuse(_));
-    record.placed(request, (slot, index), is_reused);
+    record.placed(request, (slot, index), is_reused, started);
     let _in_flight = InFlight::new(record, slot);
     let seen = Cell::new(None);
     let snapshot = request.snapshot.clone();

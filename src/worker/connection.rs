@@ -188,7 +188,7 @@ async fn receive(
         }
         if !matches!(read, Ok(1..)) {
             if !timed.is_idle {
-                record.received(buffer.unread().len());
+                record.received_in_vain(buffer.unread());
                 record.note(Cause::ClientLeft);
             }
             return Err(Unreceived::Over(End::Close));
@@ -225,15 +225,15 @@ fn begin_request(record: &Record<'_>, buffer: &mut Buffer) {
 async fn refuse(record: &Record<'_>, client: &mut Stream, buffer: &Buffer, cause: Cause) -> End {
     let worker = record.worker;
     record.begin();
-    record.received(buffer.unread().len());
+    record.received_in_vain(buffer.unread());
     record.note(cause);
-    record.answered_for(cause);
     let closing = ClientSide { version: Version::Http11, keep_alive: false };
     let is_head = buffer.unread().starts_with(b"HEAD ");
     let timeout = worker.config.client.body_timeout;
     let sink = Sink::new(&mut client.sender, &client.deadline, timeout, record.sent());
     let mut scratch = worker.buffers.take_scratch();
-    let is_sent = answer::send(cause, closing, is_head, sink, &mut scratch.answer.out).await;
+    let is_sent =
+        answer::send(record, cause, closing, is_head, sink, &mut scratch.answer.out).await;
     worker.buffers.give_scratch(scratch);
     if is_sent { End::Linger } else { End::Close }
 }

@@ -168,8 +168,10 @@ impl<'a> Downlink<'a> {
             let sent = if head.is_interim && self.facts.version == Version::Http10 {
                 Ok(())
             } else if head.goes_as_is {
+                self.terms.record.head_goes_out(head.bytes);
                 from_backend.send(&mut self.client_sink(), head.bytes + taken.kept).await
             } else {
+                self.terms.record.head_goes_out(out.len());
                 let body_start = head.bytes;
                 out.extend_from_slice(&from_backend.unread()[body_start..body_start + taken.kept]);
                 buffer::send_all(out, &mut self.client_sink()).await
@@ -388,9 +390,9 @@ impl<'a> Downlink<'a> {
     ) -> Result<Delivered, Lost> {
         if let Err(Lost::BeforeHead(failure)) = &mut result {
             failure.cause = self.uplink.fault.get().unwrap_or(failure.cause);
-            self.terms.record.answered_for(failure.cause);
             let (side, is_head) = (self.facts.client_side(false), self.facts.is_head());
-            if !answer::send(failure.cause, side, is_head, self.client_sink(), out).await {
+            let record = self.terms.record;
+            if !answer::send(record, failure.cause, side, is_head, self.client_sink(), out).await {
                 tracing::debug!(cause = failure.cause.name(), "a client got no answer");
             }
         }

@@ -64,7 +64,7 @@ async fn try_endpoints(
         // An answer, or the wait for one, is given up only after the budget was asked.
         let is_given_up = matches!(failure.cause, Cause::ResponseStatus | Cause::BackendDown);
         let is_afforded = || is_given_up || record.worker.affords_retry(&request.config().retry);
-        if !may_follow || !is_afforded() {
+        if !may_follow || record.worker.is_stopping() || !is_afforded() {
             record.note_backend(failure.cause, endpoint);
             return answer(record, client, request, failure.cause).await;
         }
@@ -100,13 +100,12 @@ async fn answer(
     request: &mut Request,
     cause: Cause,
 ) -> After {
-    record.answered_for(cause);
     let may_keep = cause.verdict().fate == Fate::Keep;
     let (facts, side) = (request.facts, side_of(record, client, request, may_keep));
     let timeout = record.worker.config.client.body_timeout;
     let sink = Sink::new(&mut client.sender, &client.deadline, timeout, record.sent());
     let out = &mut request.scratch.answer.out;
-    let is_sent = answer::send(cause, side, facts.is_head(), sink, out).await;
+    let is_sent = answer::send(record, cause, side, facts.is_head(), sink, out).await;
     after(is_sent, side)
 }
 
@@ -123,6 +122,7 @@ async fn redirect(
     location.truncate(request.head_bytes);
     answer.out.clear();
     reply::write_redirect(status, location, side, facts.is_head(), &mut answer.out);
+    record.head_goes_out(answer::head_bytes(&answer.out));
     let timeout = record.worker.config.client.body_timeout;
     let mut sink = Sink::new(&mut client.sender, &client.deadline, timeout, record.sent());
     let is_sent = buffer::send_all(&mut answer.out, &mut sink).await.is_ok();

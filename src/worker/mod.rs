@@ -152,8 +152,12 @@ async fn serve(
     on_start(driver);
     worker.ended().await;
     if worker.death().is_some() {
-        wind_up(&worker).await;
+        wind_up(&worker, WIND_UP_TIME).await;
+    } else if worker.is_stopping() {
+        // What was cut is counted and logged.
+        wind_up(&worker, CUT_TIME).await;
     }
+    worker.flush_access_log();
     worker.flush_log();
     let (accepted, handed_over) =
         [Counter::Accepted, Counter::HandedOver].map(|counter| worker.lane().get(counter)).into();
@@ -163,9 +167,9 @@ async fn serve(
 
 /// Ends what a dying worker has open, so that its ring holds no accept, which would take a
 /// connection from its successor, and its sockets are closed.
-async fn wind_up(worker: &Rc<Worker>) {
+async fn wind_up(worker: &Rc<Worker>, time: Duration) {
     worker.stop();
-    let deadline = Instant::now() + WIND_UP_TIME;
+    let deadline = Instant::now() + time;
     while worker.is_busy() && Instant::now() < deadline {
         monoio::time::sleep(WIND_UP_POLL).await;
     }
@@ -214,7 +218,7 @@ async fn sweep(worker: Rc<Worker>) {
     let mut tidied = Instant::now();
     let mut freed = 0;
     loop {
-        if !worker.has_unlogged() && worker.buffers.is_small() {
+        if !worker.has_unlogged() && !worker.has_lines() && worker.buffers.is_small() {
             worker.deadlines.filled().await;
         }
         let tick = tick_of(&worker.config, &worker.snapshot());
@@ -225,6 +229,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.queue.sweep(now, |client| worker.deadlines.is_gone(client));
         worker.call_waiting();
         worker.ask_again();
+        worker.flush_access_log();
         worker.lane().add(Counter::Sweeps);
         let passed = now.duration_since(tidied);
         if passed >= TIDY_INTERVAL {
@@ -260,6 +265,8 @@ fn tick_of(config: &Config, snapshot: &Snapshot) -> Duration {
 const POOL_LOOKS_MAX: usize = 32;
 /// How long a dying worker may take to end its connections, and how often it looks.
 const WIND_UP_TIME: Duration = Duration::from_secs(1);
+/// How long connections that a stopping worker has cut may take to end.
+const CUT_TIME: Duration = Duration::from_millis(100);
 const WIND_UP_POLL: Duration = Duration::from_millis(5);
 /// How often dead pooled connections are closed, silent clients parked, kept log lines written, and
 /// the window of the retry budget moved on.

@@ -4,18 +4,21 @@
 //! It ends when the answer does, also for what was refused, cut, or ended by a panic: whoever drops
 //! it tells it. Never reads a clock that is not held, and allocates nothing once it is warm.
 
-use std::cell::Cell;
+mod log;
+
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::access_log::Captured;
 use crate::clock;
 use crate::error::Cause;
 use crate::http1::Version;
 use crate::http1::request::RequestHead;
 use crate::metrics::{By, Finished, Latency, Method};
 use crate::upstream::endpoint::{Endpoint, Slot};
-use crate::upstream::snapshot::PoolId;
+use crate::upstream::snapshot::{Held, PoolId};
 use crate::worker::peer::Peer;
 use crate::worker::progress::Seen;
 use crate::worker::request::Request;
@@ -37,6 +40,8 @@ pub struct Facts {
     pub begun_at: Cell<Option<Instant>>,
     /// When its head was complete.
     pub head_at: Cell<Option<Instant>>,
+    /// When its last attempt began.
+    pub placed_at: Cell<Option<Instant>>,
     /// When the head of the backend's final answer had come.
     pub answered_at: Cell<Option<Instant>>,
     /// The class of its method.
@@ -67,6 +72,8 @@ pub struct Facts {
     pub received: Cell<u64>,
     /// Bytes to the client that the kernel took: heads, interim ones too, body or tunnel.
     pub sent: Cell<u64>,
+    /// Of them, bytes of heads.
+    pub sent_in_heads: Cell<u64>,
     /// Bytes to backends that the kernel took, over all attempts.
     pub sent_to_backend: Cell<u64>,
     /// Bytes that came from backends, over all attempts.
@@ -75,6 +82,10 @@ pub struct Facts {
     pub bytes_before: Cell<[u64; 2]>,
     /// The requests of this connection until now, since it was last parked.
     pub number: Cell<u32>,
+    /// The snapshot that it was last placed by, while there is an access log.
+    snapshot: RefCell<Option<Rc<Held>>>,
+    /// What a line of the access log needs of its head.
+    captured: RefCell<Captured>,
 }
 
 impl fmt::Debug for Record<'_> {
@@ -108,6 +119,7 @@ impl<'c> Record<'c> {
 
     /// The head was read.
     pub fn received_head(&self, head: &RequestHead<'_, '_>, at: Instant) {
+        self.capture(head);
         self.facts.head_at.set(Some(at));
         self.facts.method.set(Method::of(head.method));
         self.facts.version.set(Some(head.version));
@@ -119,9 +131,12 @@ impl<'c> Record<'c> {
     }
 
     /// It goes to a pool of this snapshot.
-    pub fn routed(&self, pool: PoolId, epoch: u64) {
+    pub fn routed(&self, pool: PoolId, snapshot: &Rc<Held>) {
         self.facts.pool.set(Some(pool));
-        self.facts.epoch.set(epoch);
+        self.facts.epoch.set(snapshot.epoch);
+        if self.worker.access_log.is_some() {
+            self.facts.snapshot.replace(Some(snapshot.clone()));
+        }
     }
 
     /// It waited for a place since `began`.
@@ -132,8 +147,9 @@ impl<'c> Record<'c> {
     }
 
     /// An attempt on an endpoint begins.
-    pub fn placed(&self, request: &Request, endpoint: (Slot, usize), is_reused: bool) {
-        self.routed(request.pool, request.snapshot.epoch);
+    pub fn placed(&self, request: &Request, endpoint: (Slot, usize), is_reused: bool, at: Instant) {
+        self.routed(request.pool, &request.snapshot);
+        self.facts.placed_at.set(Some(at));
         self.facts.endpoint.set(Some(endpoint));
         self.facts.is_reused.set(is_reused);
         self.facts.connecting.set(None);
@@ -154,6 +170,11 @@ impl<'c> Record<'c> {
         self.facts.answered_at.set(Some(seen.at));
         self.facts.status.set(seen.status);
         self.facts.is_own_answer.set(false);
+    }
+
+    /// So many bytes of the answer are a head's.
+    pub fn head_goes_out(&self, count: usize) {
+        add(&self.facts.sent_in_heads, count);
     }
 
     /// The client gets corelane's own answer for this cause, if there is one.
@@ -202,8 +223,9 @@ impl<'c> Record<'c> {
 
     /// The request is over, if one had begun: tells it, and is ready for the next.
     pub fn finish(&self) {
-        if self.facts.begun_at.get().is_some() {
+        if let Some(begun) = self.facts.begun_at.get() {
             self.count();
+            self.log(begun);
             self.facts.forget();
         }
     }
@@ -252,18 +274,18 @@ impl Facts {
 
     /// As before a request; the connection's own number stays.
     fn forget(&self) {
-        let Facts {
-            begun_at, head_at, answered_at, method, version, status, is_own_answer, ..
-        } = self;
+        let Facts { begun_at, head_at, placed_at, answered_at, .. } = self;
+        let Facts { method, version, status, is_own_answer, snapshot, captured, .. } = self;
         let Facts { cause, pool, endpoint, epoch, retries, queued, connecting, .. } = self;
-        let Facts { is_reused, received, sent, sent_to_backend, from_backend, .. } = self;
-        for at in [begun_at, head_at, answered_at] {
+        let Facts { is_reused, received, sent, sent_in_heads, sent_to_backend, .. } = self;
+        let Facts { from_backend, .. } = self;
+        for at in [begun_at, head_at, placed_at, answered_at] {
             at.set(None);
         }
         for time in [queued, connecting] {
             time.set(None);
         }
-        for bytes in [received, sent, sent_to_backend, from_backend] {
+        for bytes in [received, sent, sent_in_heads, sent_to_backend, from_backend] {
             bytes.set(0);
         }
         is_own_answer.set(false);
@@ -276,6 +298,8 @@ impl Facts {
         endpoint.set(None);
         epoch.set(0);
         retries.set(0);
+        snapshot.take();
+        captured.borrow_mut().clear();
     }
 }
 

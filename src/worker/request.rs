@@ -175,7 +175,7 @@ pub fn read(record: &Record<'_>, buffer: &mut Buffer) -> Result<Option<Request>,
     };
     let Destination { pool, refusal, hash, session } = destination;
     if refusal.is_none() {
-        record.routed(pool, snapshot.epoch);
+        record.routed(pool, &snapshot);
     }
     let head_bytes = scratch.request.len();
     let facts = facts_of(&head, upgrade);

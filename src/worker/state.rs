@@ -1,10 +1,11 @@
 //! A worker's state, shared by its tasks and never by threads.
 
 mod guards;
+mod logs;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use crossbeam::channel::Sender;
 use monoio::io::{CancelHandle, Canceller};
 use monoio::net::TcpListener;
 
+use crate::access_log::{Inlet, Pen};
 use crate::clock;
 use crate::config::{Config, Faults, Policy, RetryConfig};
-use crate::error::Cause;
 use crate::http1::client;
 use crate::metrics::{Counter, Lane, Lanes};
 use crate::panic::contained;
@@ -28,7 +29,7 @@ use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, Pool, PoolId, Published, View};
 use crate::worker::budget::{Budget, Counts, MARK_INTERVAL};
 use crate::worker::buffer::{Buffers, Store};
-use crate::worker::causes::{CauseLog, Outcome, Who};
+use crate::worker::causes::CauseLog;
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
 use crate::worker::mailbox::{Mailbox, Message};
@@ -54,6 +55,8 @@ pub struct Worker {
     pub idle: RefCell<IdlePool<Kept>>,
     /// The unused buffers.
     pub buffers: Buffers,
+    /// Writes lines of the access log, if there is one.
+    pub access_log: Option<RefCell<Pen>>,
     /// The unused records of requests.
     pub facts: Store<Rc<Facts>>,
     /// The clients that may be silent.
@@ -115,6 +118,8 @@ pub struct Shared {
     pub published: Published,
     /// Where failures of backends are told.
     pub outcomes: Sender<outcome::Outcome>,
+    /// Where lines of the access log go, if there is one.
+    pub access_log: Option<Inlet>,
 }
 
 impl fmt::Debug for Worker {
@@ -128,7 +133,8 @@ impl Worker {
     #[must_use]
     pub fn new(shared: Shared, deadlines: Rc<Deadlines>, faults: Faults) -> Worker {
         let steering = Steering::new(&shared);
-        let Shared { id, config, lanes, places, waitlist, published, outcomes, .. } = shared;
+        let Shared { id, config, lanes, places, waitlist, published, outcomes, access_log, .. } =
+            shared;
         let mut view = View::new(published);
         let snapshot = Rc::new(Held::load(&mut view));
         let rate = config.client.rate_max.map(|per_second| {
@@ -139,6 +145,7 @@ impl Worker {
             config,
             deadlines,
             buffers: Buffers::default(),
+            access_log: access_log.map(|inlet| RefCell::new(Pen::new(inlet))),
             facts: Store::new(FACTS_KEPT_MIN, FACTS_KEPT_MAX),
             silence: Silence::default(),
             steering,
@@ -309,26 +316,6 @@ impl Worker {
         counts_of(&self.lanes)
     }
 
-    /// Counts and logs what ended a request or a connection of this client.
-    pub fn note(&self, cause: Cause, client: &dyn Display) {
-        self.lane().add_cause(cause);
-        self.causes.note(cause, Outcome::End, Who { client, backend: None });
-    }
-
-    /// Counts and logs what ended a request that went to this endpoint.
-    pub fn note_backend(&self, cause: Cause, client: &dyn Display, endpoint: Option<&Endpoint>) {
-        self.lane().add_cause(cause);
-        let backend = endpoint.map(|endpoint| endpoint.id.as_str());
-        self.causes.note(cause, Outcome::End, Who { client, backend });
-    }
-
-    /// Counts and logs what ended an attempt on this endpoint, after which another follows.
-    pub fn note_retry(&self, cause: Cause, client: &dyn Display, endpoint: Option<&Endpoint>) {
-        self.lane().add_retry(cause, endpoint.map(|endpoint| endpoint.slot.number));
-        let backend = endpoint.map(|endpoint| endpoint.id.as_str());
-        self.causes.note(cause, Outcome::Retry, Who { client, backend });
-    }
-
     /// The faults that tests provoke; a worker that took over from a dead one has none.
     #[must_use]
     pub fn faults(&self) -> Faults {
@@ -466,17 +453,6 @@ impl Worker {
     /// Waits until the worker has drained, was stopped or has died.
     pub async fn ended(&self) {
         self.ended.wait().await;
-    }
-
-    /// Whether causes were kept back that are to be logged.
-    #[must_use]
-    pub fn has_unlogged(&self) -> bool {
-        self.causes.has_unlogged()
-    }
-
-    /// Logs the causes that were kept back.
-    pub fn flush_log(&self) {
-        self.causes.flush();
     }
 
     /// Ends the worker once it drains and nothing is open, or comes from another worker.

@@ -10,6 +10,8 @@ mod support;
 
 /// What once broke the proxy: refusals in the middle, clients that leave or wait.
 mod abuse;
+/// A line for each request however it ends; drops, renamed files, full disks.
+mod access_log;
 /// Every row of the error table: status, fate of the connection, Proxy-Status.
 mod answers;
 /// Round robin and weights.

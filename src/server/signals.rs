@@ -1,0 +1,56 @@
+//! The signals that a server heeds, and the thread that receives them.
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+
+use crate::access_log::AccessLog;
+use crate::error::StartError;
+use crate::server::{Event, Server};
+
+/// SIGTERM, SIGINT and SIGUSR1, kept from now on for the server that will be stopped by them.
+#[derive(Debug)]
+pub struct Signals(signal_hook::iterator::Signals);
+
+impl Signals {
+    /// Keeps the signals, so that none ends the process before it can drain.
+    ///
+    /// # Errors
+    /// When the signals cannot be had.
+    pub fn keep() -> Result<Signals, StartError> {
+        let kept = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGUSR1]);
+        kept.map(Signals).map_err(|error| StartError::Resource("the signals", error))
+    }
+}
+
+impl Server {
+    /// Lets SIGTERM and SIGINT stop this server, and SIGUSR1 open its access log again.
+    ///
+    /// # Errors
+    /// When the thread that receives them cannot be had.
+    pub fn stop_on(&self, Signals(mut signals): Signals) -> Result<(), StartError> {
+        let events = self.event_sender.clone();
+        let reopener = self.access_log.as_ref().map(AccessLog::reopener);
+        let forward = move || {
+            for signal in &mut signals {
+                if signal == SIGUSR1 {
+                    match &reopener {
+                        Some(reopener) => reopener.reopen(),
+                        None => tracing::info!("SIGUSR1: there is no access log to open again"),
+                    }
+                    continue;
+                }
+                if events.send(Event::Signal(signal)).is_err() {
+                    break;
+                }
+            }
+        };
+        let builder = std::thread::Builder::new().name("corelane-signals".to_owned());
+        let spawned = builder.spawn(forward);
+        spawned.map_err(|error| StartError::Resource("a thread for signals", error))?;
+        Ok(())
+    }
+}
+
+/// A signal's name.
+pub(super) fn name_of(signal: i32) -> &'static str {
+    if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
+}
