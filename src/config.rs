@@ -4,6 +4,7 @@
 //! take requests, with what weight) lives in `upstream::snapshot`.
 
 mod access_log;
+mod admin;
 mod backend_url;
 mod balance;
 mod discovery;
@@ -23,6 +24,7 @@ use ipnet::IpNet;
 pub use access_log::{
     AccessLogConfig, Item, LINE_HEADERS_MAX, LineFormat, LinePart, LogTarget, Span,
 };
+pub use admin::{AdminAddr, AdminConfig, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, Token};
 pub use backend_url::{parse_backend_url, parse_weight};
 pub use balance::{BalanceConfig, HashKey, Policy, SameSite, StickyConfig};
 pub use discovery::{
@@ -62,6 +64,8 @@ pub struct Config {
     pub forward: ForwardConfig,
     /// The access log, if there is one.
     pub access_log: Option<AccessLogConfig>,
+    /// The admin API, if it is served.
+    pub admin: Option<AdminConfig>,
     /// How long requests in flight may take after a signal to stop.
     pub drain_timeout: Duration,
     /// A file that is written with the listening addresses, a line each, once all is ready.

@@ -39,8 +39,8 @@
 //!
 //! - One **worker** per core, pinned, with its own io_uring (or epoll) runtime, its own
 //!   `SO_REUSEPORT` socket for each listening address, its own connections, pool and buffers.
-//! - One **control** thread, not pinned: health probes and name resolution ([`control`],
-//!   [`health`]). It alone publishes the [`upstream::snapshot::Snapshot`].
+//! - One **control** thread, not pinned: health probes, name resolution and the admin API
+//!   ([`control`], [`health`]). It alone publishes the [`upstream::snapshot::Snapshot`].
 //! - The **main** thread ([`server`]): starts, supervises, drains. One thread receives signals and
 //!   one writes the log, one the access log ([`access_log`]), if there is one.
 //!
@@ -90,7 +90,7 @@
 //!
 //! A file uses its own layer or lower ones, without cycles; `tests/it/tidy.rs` checks it:
 //!
-//! `sys error config metrics panic clock` <
+//! `sys error config metrics panic clock process` <
 //! `access_log http1 upstream::{endpoint,limit,hash,balance,sticky,snapshot,route,outcome,patience,pool}` <
 //! `worker::{driver,event,join,places,rate,handover,mailbox,waitlist,deadline,silence,stream,buffer,pipes,splice}`
 //! `upstream::connect` < `health discovery worker` < `control demo doctor top` < `server` < `cli main`.
@@ -121,6 +121,7 @@ pub mod health;
 pub mod http1;
 pub mod metrics;
 pub mod panic;
+pub mod process;
 pub mod server;
 pub mod sys;
 pub mod top;

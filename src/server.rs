@@ -4,12 +4,14 @@
 //! Runs on the thread that calls it, which does nothing else. A worker that died is started again
 //! on a new thread.
 
+mod event;
 mod listen;
+mod ready_file;
 mod signals;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,18 +20,20 @@ use signal_hook::consts::SIGTERM;
 
 use crate::access_log::AccessLog;
 use crate::config::{Config, SLOTS_MAX};
+use crate::control::admin::{self, Api};
 use crate::control::{Bell, Control};
 use crate::error::{Cause, StartError};
 use crate::metrics::{Counter, Lanes, Latency};
+use crate::process::{Phase, Process};
 use crate::upstream::outcome::{self, Outcome};
 use crate::worker::mailbox::{Inbox, Mailbox, Message};
 use crate::worker::places::Places;
 use crate::worker::state::Shared;
 use crate::worker::waitlist::Waitlist;
 use crate::worker::{self, Ended, Seat};
+use event::{Event, Next, Stop, drain_by, next_event, report};
 use listen::{listen, local_addr};
 pub use signals::Signals;
-use signals::name_of;
 
 /// A process whose addresses are bound.
 #[derive(Debug)]
@@ -41,6 +45,7 @@ pub struct Server {
     waitlist: Arc<Waitlist>,
     access_log: Option<AccessLog>,
     control: Control,
+    process: Arc<Process>,
     addrs: Vec<SocketAddr>,
     posts: Vec<Post>,
     is_draining: bool,
@@ -58,13 +63,6 @@ struct Post {
     mailbox: Arc<Mailbox>,
     inbox: Inbox,
     restarts: u32,
-}
-
-#[derive(Debug)]
-enum Event {
-    Signal(i32),
-    Started { driver: &'static str },
-    Ended { id: usize, how: Result<Ended, StartError> },
 }
 
 /// Asks a running server to drain, as a signal would.
@@ -90,7 +88,7 @@ impl Server {
     pub fn bind(config: Config) -> Result<Server, StartError> {
         let config = Arc::new(config);
         if let Some(path) = &config.ready_file {
-            prepare_ready_file(path)?;
+            ready_file::prepare(path)?;
         }
         let workers = config.workers.cores.len();
         let mut posts = Vec::with_capacity(workers);
@@ -108,6 +106,7 @@ impl Server {
             }
         }
         let lanes = Lanes::new(workers, SLOTS_MAX);
+        let admin = config.admin.as_ref().map(admin::Listener::bind).transpose()?;
         let client = &config.client;
         let client_places =
             Arc::new(Places::new(workers, client.conns_max, client.conns_per_address_max));
@@ -117,6 +116,11 @@ impl Server {
         let (outcomes, received) = outcome::channel();
         let control = Control::start(&config, lanes.clone(), received, bell_of(&posts))?;
         let (event_sender, events) = crossbeam::channel::bounded(EVENTS_MAX);
+        let process = Arc::new(Process::new(&config.workers.cores, drain_by(&event_sender)));
+        if let (Some(listener), Some(admin)) = (admin, &config.admin) {
+            let api = Api::new(admin, &process, &lanes, &control);
+            control.spawn(admin::serve(listener, api));
+        }
         Ok(Server {
             config,
             lanes,
@@ -125,6 +129,7 @@ impl Server {
             waitlist,
             access_log,
             control,
+            process,
             addrs,
             posts,
             is_draining: false,
@@ -165,10 +170,12 @@ impl Server {
             signal = self.wait_until_probed()?;
         }
         if signal.is_none() {
+            self.process.enter(Phase::Serving);
             self.announce()?;
             signal = self.supervise(None)?;
         }
-        let signal = signal.map_or("none", name_of);
+        self.process.enter(Phase::Draining);
+        let signal = signal.map_or("none", Stop::name);
         tracing::info!(signal, timeout = ?self.config.drain_timeout, "draining");
         if let Some(path) = &self.config.ready_file {
             self.withdraw(path);
@@ -193,8 +200,7 @@ impl Server {
         }
         self.tell_end();
         self.control.stop();
-        let code_of = |signal| SIGNAL_EXIT_BASE.saturating_add(u8::try_from(signal).unwrap_or(0));
-        Ok(second.map_or(0, code_of))
+        Ok(second.map_or(0, Stop::code))
     }
 
     /// Starts a worker's thread.
@@ -223,7 +229,7 @@ impl Server {
         let events = self.event_sender.clone();
         let started = events.clone();
         let work = move || {
-            let on_start = |driver| report(&started, Event::Started { driver });
+            let on_start = |driver| report(&started, Event::Started { id, driver });
             let how = worker::run(seat, on_start);
             report(&events, Event::Ended { id, how });
         };
@@ -233,15 +239,17 @@ impl Server {
     }
 
     /// Waits until every worker accepts connections; a signal may come first.
-    fn wait_until_started(&mut self) -> Result<Option<i32>, StartError> {
+    fn wait_until_started(&mut self) -> Result<Option<Stop>, StartError> {
         let mut started = 0;
         while started < self.posts.len() {
             match self.events.recv() {
-                Ok(Event::Started { driver }) => {
+                Ok(Event::Started { id, driver }) => {
                     started += 1;
+                    self.process.worker_started(id, driver);
                     tracing::info!(driver, started, of = self.posts.len(), "a worker is up");
                 }
-                Ok(Event::Signal(signal)) => return Ok(Some(signal)),
+                Ok(Event::Signal(signal)) => return Ok(Some(Stop::Signal(signal))),
+                Ok(Event::Drain) => return Ok(Some(Stop::Admin)),
                 Ok(Event::Ended { id, how }) => self.replace(id, &how?)?,
                 Err(_closed) => break,
             }
@@ -251,7 +259,7 @@ impl Server {
 
     /// Waits until every backend was probed once, one probe's time at most; a signal may come
     /// first.
-    fn wait_until_probed(&mut self) -> Result<Option<i32>, StartError> {
+    fn wait_until_probed(&mut self) -> Result<Option<Stop>, StartError> {
         let timeout = crossbeam::channel::after(self.config.probe_timeout_max() + PROBE_GRACE);
         let (first_round, events) = (self.control.first_round().clone(), self.events.clone());
         loop {
@@ -259,9 +267,10 @@ impl Server {
                 recv(first_round) -> _round => return Ok(None),
                 recv(timeout) -> _now => return Ok(None),
                 recv(events) -> event => match event {
-                    Ok(Event::Signal(signal)) => return Ok(Some(signal)),
+                    Ok(Event::Signal(signal)) => return Ok(Some(Stop::Signal(signal))),
+                    Ok(Event::Drain) => return Ok(Some(Stop::Admin)),
                     Ok(Event::Ended { id, how }) => self.replace(id, &how?)?,
-                    Ok(Event::Started { .. }) => {}
+                    Ok(Event::Started { id, driver }) => self.process.worker_started(id, driver),
                     Err(_closed) => return Ok(None),
                 },
             }
@@ -272,7 +281,8 @@ impl Server {
     fn announce(&mut self) -> Result<(), StartError> {
         let addrs: Vec<String> = self.addrs.iter().map(ToString::to_string).collect();
         if let Some(path) = &self.config.ready_file {
-            write_whole(path, &(addrs.join("\n") + "\n")).map_err(file_error(path))?;
+            ready_file::write_whole(path, &(addrs.join("\n") + "\n"))
+                .map_err(ready_file::error_of(path))?;
             self.announced = std::fs::metadata(path).ok().map(|file| file.ino());
         }
         let snapshot = self.control.published().load_full();
@@ -301,17 +311,24 @@ impl Server {
 
     /// Keeps the workers running until a signal comes; when draining, until all have ended or the
     /// deadline has passed.
-    fn supervise(&mut self, deadline: Option<Instant>) -> Result<Option<i32>, StartError> {
+    fn supervise(&mut self, deadline: Option<Instant>) -> Result<Option<Stop>, StartError> {
         let mut running = self.posts.len();
         let control_ended = self.control.ended().clone();
         let mut control = Some(&control_ended);
         while running > 0 {
             let event = next_event(&self.events, control, deadline);
             match event {
-                Next::Event(Event::Signal(signal)) => return Ok(Some(signal)),
-                Next::Event(Event::Started { .. }) => {}
+                Next::Event(Event::Signal(signal)) => return Ok(Some(Stop::Signal(signal))),
+                Next::Event(Event::Drain) if self.is_draining => {}
+                Next::Event(Event::Drain) => return Ok(Some(Stop::Admin)),
+                Next::Event(Event::Started { id, driver }) => {
+                    self.process.worker_started(id, driver);
+                }
                 Next::Event(Event::Ended { id, how }) => match how? {
-                    Ended::Regularly => running -= 1,
+                    Ended::Regularly => {
+                        self.process.worker_ended(id, self.posts[id].restarts);
+                        running -= 1;
+                    }
                     how @ Ended::Panicked(_) => self.replace(id, &how)?,
                 },
                 Next::ControlEnded => {
@@ -332,6 +349,7 @@ impl Server {
         let Ended::Panicked(panic) = how else { return Ok(()) };
         let restarts = &mut self.posts[id].restarts;
         *restarts += 1;
+        self.process.worker_ended(id, *restarts);
         tracing::error!(
             worker = id,
             restarts,
@@ -399,68 +417,9 @@ fn bell_of(posts: &[Post]) -> Bell {
     }))
 }
 
-enum Next {
-    Event(Event),
-    ControlEnded,
-    Deadline,
-}
-
-fn next_event(
-    events: &Receiver<Event>,
-    control: Option<&Receiver<std::convert::Infallible>>,
-    deadline: Option<Instant>,
-) -> Next {
-    let never = crossbeam::channel::never();
-    let timeout = deadline.map_or_else(crossbeam::channel::never, crossbeam::channel::at);
-    crossbeam::select! {
-        recv(events) -> event => event.map_or(Next::Deadline, Next::Event),
-        recv(control.unwrap_or(&never)) -> _ended => Next::ControlEnded,
-        recv(timeout) -> _now => Next::Deadline,
-    }
-}
-
-/// Hands an event to the server's thread, which may have ended.
-fn report(events: &Sender<Event>, event: Event) {
-    if events.send(event).is_err() {
-        tracing::debug!("an event came after the server had ended");
-    }
-}
-
-/// Removes what an earlier process said, and makes sure that this one will be able to speak.
-fn prepare_ready_file(path: &Path) -> Result<(), StartError> {
-    let part = part_of(path);
-    std::fs::write(&part, "")
-        .and_then(|()| std::fs::remove_file(&part))
-        .map_err(file_error(path))?;
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_error(path)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
-    move |error| StartError::File(path.display().to_string(), error)
-}
-
-/// Writes a file so that nobody can read half of it.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let part = part_of(path);
-    std::fs::write(&part, text)?;
-    std::fs::rename(part, path)
-}
-
-/// Where a file is written before it takes its name.
-fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    path.with_file_name(name)
-}
-
 /// How long workers may take to reset what a drain has left.
 const ABORT_TIME: Duration = Duration::from_millis(200);
 /// The most events that wait for the main thread.
 const EVENTS_MAX: usize = 1024;
 /// How much longer than one probe's time the first round of probes may take.
 const PROBE_GRACE: Duration = Duration::from_millis(200);
-/// A process that a signal ends has this exit code plus the signal's number, as in a shell.
-const SIGNAL_EXIT_BASE: u8 = 128;

@@ -1,6 +1,7 @@
 //! Makes a `Config` of the flags, and refuses what is impossible together.
 
 mod access_log;
+mod admin;
 mod balance;
 mod discovery;
 mod health;
@@ -53,7 +54,7 @@ impl ProxyArgs {
     pub fn into_config(self, machine: &Machine) -> Result<Config, StartError> {
         let ProxyArgs { traffic, discovery, balance, queue, retry, health, eject, breaker, .. } =
             self;
-        let ProxyArgs { workers, backend, client, forward, access_log, process, .. } = self;
+        let ProxyArgs { workers, backend, client, forward, access_log, admin, process, .. } = self;
         Ok(Config {
             listeners: listeners_of(&List::join(traffic.listen), &workers)?,
             pools: vec![PoolConfig {
@@ -83,6 +84,7 @@ impl ProxyArgs {
             head: client.head_limits()?,
             forward: forward.into_config(),
             access_log: access_log.into_config(),
+            admin: admin.into_config()?,
             drain_timeout: process.drain_timeout,
             ready_file: process.ready_file,
             faults: process.fault.into_iter().fold(Faults::default(), |all, fault| Faults {

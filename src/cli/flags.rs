@@ -1,6 +1,7 @@
 //! The load balancer's flags: their names, defaults, limits and help.
 
 mod access_log;
+mod admin;
 mod balance;
 mod discovery;
 mod forward;
@@ -15,6 +16,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
 pub(super) use access_log::AccessLogArgs;
+pub(super) use admin::AdminArgs;
 pub(super) use balance::{BalanceArgs, PolicyArg, QueueArgs, RetryArgs};
 pub(super) use discovery::{DiscoveryArgs, EtcdAccessArgs, EtcdArgs};
 pub(super) use forward::{ForwardArgs, ForwardedHeadersArg};
@@ -53,6 +55,8 @@ pub struct ProxyArgs {
     pub(super) forward: ForwardArgs,
     #[command(flatten)]
     pub(super) access_log: AccessLogArgs,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
     #[command(flatten)]
     pub(super) process: ProcessArgs,
 }

@@ -1,6 +1,7 @@
 //! Reads the values of flags from their text; each refusal says what would be right.
 
 mod access_log;
+mod admin;
 mod backend;
 mod discovery;
 mod health;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub(super) use access_log::{parse_access_log, parse_line_format};
+pub(super) use admin::{parse_admin, parse_admin_host};
 pub(super) use backend::parse_backend;
 pub(super) use discovery::{
     EtcdPlace, parse_backend_dns, parse_dns_server, parse_etcd_member, parse_etcd_prefix,

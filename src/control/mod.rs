@@ -3,6 +3,7 @@
 //! It is the only writer of the snapshot. Workers read `Published` and never wait for this thread;
 //! they go on with the last snapshot when it ends. `server` starts and stops it.
 
+pub mod admin;
 pub mod dashboard;
 mod desk;
 mod handle;
@@ -137,6 +138,11 @@ impl Control {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.thread.is_alive()
+    }
+
+    /// Runs a task on the thread, beside its work.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.thread.spawn_beside(task);
     }
 
     /// Drops the probes in flight and ends the thread; waits for that at most a second.

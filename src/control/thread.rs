@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
 use crate::error::StartError;
@@ -19,6 +19,7 @@ use crate::panic::message_of;
 #[derive(Debug)]
 pub(super) struct Thread {
     handle: JoinHandle<()>,
+    runtime: Handle,
     stop: oneshot::Sender<()>,
     ended: Receiver<Infallible>,
 }
@@ -40,11 +41,18 @@ impl Thread {
     ) -> Result<Thread, StartError> {
         let (stop, stopped) = oneshot::channel();
         let (alive, ended) = crossbeam::channel::bounded(0);
+        let tasks = runtime.handle().clone();
         let handle = std::thread::Builder::new()
             .name(NAME.to_owned())
             .spawn(move || run(runtime, work, stopped, alive))
             .map_err(|error| StartError::Resource("the control thread", error))?;
-        Ok(Thread { handle, stop, ended })
+        Ok(Thread { handle, runtime: tasks, stop, ended })
+    }
+
+    /// Runs a task beside the work, on the same thread; it is dropped when the work ends, and its
+    /// panic ends nothing else.
+    pub(super) fn spawn_beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
     }
 
     /// Disconnected once the work has ended, for whatever reason; it never gives a message.

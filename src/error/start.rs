@@ -12,6 +12,8 @@ pub enum StartError {
     AddressInUse(SocketAddr),
     /// A listening socket could not be made.
     Listen(SocketAddr, std::io::Error),
+    /// The admin API's address cannot be had.
+    AdminListen(String, std::io::Error),
     /// A worker found no driver that works.
     Driver(String),
     /// A worker could not be pinned to its core.
@@ -63,6 +65,14 @@ impl fmt::Display for StartError {
                     "cannot listen on {addr}: {error}; check that the address is this machine's"
                 )
             }
+            StartError::AdminListen(addr, error) => {
+                let step = match error.kind() {
+                    std::io::ErrorKind::AddrInUse => "another process listens there: stop it, or",
+                    std::io::ErrorKind::PermissionDenied => "this user may not listen there:",
+                    _ => "check the address or the directory, or",
+                };
+                write!(f, "cannot listen on --admin {addr}: {error}; {step} choose another --admin")
+            }
             StartError::Driver(reason) => write!(f, "{reason}"),
             StartError::Pin(core) => write!(
                 f,
@@ -91,6 +101,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StartError::Listen(_, error)
+            | StartError::AdminListen(_, error)
             | StartError::File(_, error)
             | StartError::Terminal(error)
             | StartError::AccessLog(_, error)

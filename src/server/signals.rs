@@ -49,8 +49,3 @@ impl Server {
         Ok(())
     }
 }
-
-/// A signal's name.
-pub(super) fn name_of(signal: i32) -> &'static str {
-    if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
-}

@@ -12,6 +12,8 @@ mod support;
 mod abuse;
 /// A line for each request however it ends; drops, renamed files, full disks.
 mod access_log;
+/// The admin API: what it answers and refuses, its events, and that it delays nothing.
+mod admin;
 /// Every row of the error table: status, fate of the connection, Proxy-Status.
 mod answers;
 /// Round robin and weights.

@@ -11,7 +11,7 @@ use crate::support::proxy::CORELANE;
 
 /// The layers, lowest first; a module uses its own layer or lower ones.
 const LAYERS: [&[&str]; 7] = [
-    &["sys", "error", "config", "metrics", "panic", "clock"],
+    &["sys", "error", "config", "metrics", "panic", "clock", "process"],
     &[
         "access_log",
         "drain",

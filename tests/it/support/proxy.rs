@@ -139,6 +139,19 @@ impl Proxy {
         self.addrs[0]
     }
 
+    /// Where `--admin` with a TCP address is served, as its log says.
+    #[track_caller]
+    pub fn admin_addr(&self) -> SocketAddr {
+        let mut addr = None;
+        wait_until("the log names the admin API's address", SOON, || {
+            let log = self.log();
+            let named = log.split_once("admin API on http://").map(|(_, rest)| rest);
+            addr = named.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+            addr.is_some()
+        });
+        addr.unwrap()
+    }
+
     /// One for each `--listen`.
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
