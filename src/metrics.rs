@@ -23,7 +23,7 @@ use lane::Outcomes;
 
 pub use answers::{By, Finished, StatusClass};
 pub use counter::{BackendCounter, Counter};
-pub use histogram::{Distribution, Latency};
+pub use histogram::{Distribution, Histogram, Latency};
 pub use lane::{Lane, POOLS_COUNTED, Raised};
 pub use method::Method;
 pub use tables::BackendTotals;

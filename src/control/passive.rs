@@ -162,6 +162,7 @@ impl Passive {
                 }
                 Turn::HalfOpened { trials } => {
                     limits.allow_trials(trials);
+                    self.vitals.breaker_half_openings.add();
                     tracing::info!(backend, why = "its time is over", trials, "breaker half-opens");
                     member.why = format!("its breaker allows {trials} trials");
                 }
@@ -171,6 +172,7 @@ impl Passive {
                 }
                 Turn::Closed => {
                     let why = "all trials succeeded";
+                    self.vitals.breaker_closings.add();
                     tracing::info!(backend, why, "breaker closes");
                     member.why = why.to_owned();
                 }

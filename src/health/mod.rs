@@ -160,6 +160,7 @@ impl Watch {
         loop {
             let started = self.pulse.beat();
             let probed = self.probe().await;
+            self.pulse.probed(probed.passed.is_ok(), started.elapsed());
             self.names.refresh(probed.passed.is_err(), Instant::now());
             let is_doubtful = probed.passed.is_err() && self.pulse.was_late_since(started);
             if is_doubtful {

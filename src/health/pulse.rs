@@ -53,7 +53,12 @@ impl Pulse {
     /// Beats once, and says when.
     pub fn beat(&self) -> Instant {
         let now = Instant::now();
-        if let Some(lag) = self.beats().beat(now) {
+        let (late, lag) = {
+            let mut beats = self.beats();
+            (beats.beat(now), beats.lag)
+        };
+        self.vitals.lag_times.record(lag);
+        if let Some(lag) = late {
             self.vitals.lags.add();
             tracing::error!(?lag, "the control thread was late; probes that failed do not count");
         }
@@ -77,6 +82,17 @@ impl Pulse {
     pub fn was_late_since(&self, began: Instant) -> bool {
         self.beat();
         self.beats().was_late_since(began)
+    }
+
+    /// Counts a probe that took so long.
+    pub fn probed(&self, is_passed: bool, time: Duration) {
+        let vitals = &self.vitals;
+        if is_passed {
+            vitals.probes_passed.add()
+        } else {
+            vitals.probes_failed.add()
+        }
+        vitals.probe_times.record(time);
     }
 
     /// Counts a failed probe that was discarded.
@@ -104,6 +120,8 @@ struct Beats {
     period: Duration,
     /// `None` before the first one.
     last: Option<Instant>,
+    /// How late that was.
+    lag: Duration,
     /// When the last lag ended.
     late_until: Option<Instant>,
 }
@@ -111,7 +129,7 @@ struct Beats {
 impl Beats {
     fn new(lag_max: Duration) -> Beats {
         let period = (lag_max / BEATS_PER_LAG).clamp(PERIOD_MIN, PERIOD_MAX);
-        Beats { lag_max, period, last: None, late_until: None }
+        Beats { lag_max, period, last: None, lag: Duration::ZERO, late_until: None }
     }
 
     /// Takes a beat; how late it is when that is too late.
@@ -119,6 +137,7 @@ impl Beats {
         let last = self.last.replace(now).unwrap_or(now);
         let gap = now.saturating_duration_since(last);
         let lag = gap.saturating_sub(self.period);
+        self.lag = lag;
         if lag <= self.lag_max {
             return None;
         }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::metrics::Histogram;
+
 /// What the control thread did so far.
 #[derive(Debug, Default)]
 pub struct Vitals {
@@ -13,6 +15,18 @@ pub struct Vitals {
     pub lags: Count,
     /// Failed probes that did not count because of that.
     pub probes_discarded: Count,
+    /// Breakers that began to allow trials,
+    pub breaker_half_openings: Count,
+    /// and those that closed again.
+    pub breaker_closings: Count,
+    /// Probes that passed, and those that failed or were discarded.
+    pub probes_passed: Count,
+    /// See `probes_passed`.
+    pub probes_failed: Count,
+    /// How long probes took, with finding the address.
+    pub probe_times: Histogram,
+    /// How late the thread's heartbeats came.
+    pub lag_times: Histogram,
 }
 
 /// A number that only grows.

@@ -41,22 +41,38 @@ impl Latency {
 
 /// One worker's times of one kind: 3,464 bytes, and 13,856 a worker for all kinds.
 #[derive(Debug)]
-pub(super) struct Histogram {
+pub struct Histogram {
     counts: [AtomicU64; BUCKETS],
     /// All times together, in nanoseconds; begins anew after 584 years.
     sum_nanos: AtomicU64,
 }
 
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram::new()
+    }
+}
+
 impl Histogram {
-    pub(super) fn new() -> Histogram {
+    /// Without any.
+    #[must_use]
+    pub fn new() -> Histogram {
         Histogram { counts: [const { AtomicU64::new(0) }; BUCKETS], sum_nanos: AtomicU64::new(0) }
     }
 
-    /// Counts one; only the lane's worker calls this.
-    pub(super) fn record(&self, time: Duration) {
+    /// Counts one; only one thread calls this.
+    pub fn record(&self, time: Duration) {
         let nanos = nanos_of(time);
         super::step(&self.counts[bucket_of(nanos)], 1);
         super::step(&self.sum_nanos, nanos);
+    }
+}
+
+impl Histogram {
+    /// What was recorded until now.
+    #[must_use]
+    pub fn distribution(&self) -> Distribution {
+        Distribution::of(std::iter::once(self))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Metrics: the text is what its format demands, the README knows each one, and figures are true.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -117,4 +118,43 @@ fn the_readme_knows_each_metric() {
     let names = scrape.families.iter().map(name_of);
     let missing: Vec<String> = names.filter(|name| !readme.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "metrics that README.md does not name: {missing:#?}");
+}
+
+#[test]
+fn the_dashboard_for_grafana_asks_for_metrics_that_there_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/grafana/corelane.json");
+    let text = std::fs::read_to_string(path).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let rows: Vec<&str> = panels
+        .iter()
+        .filter(|panel| panel["type"] == "row")
+        .map(|row| row["title"].as_str().unwrap())
+        .collect();
+    assert_eq!(rows, ["Now", "Traffic", "Errors", "Latency", "Backends", "Workers", "Health"]);
+    let scrape = Scrape::read(&render(&sources(), Format::OpenMetrics)).unwrap();
+    let known: BTreeSet<String> = scrape.families.iter().flat_map(names_of_samples).collect();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut asked = 0;
+    for panel in panels {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let names = target["expr"].as_str().unwrap().split(|c| !is_part(c));
+            for name in names.filter(|it| it.starts_with("corelane_") || it.starts_with("process_"))
+            {
+                assert!(known.contains(name), "{} asks for {name}", panel["title"]);
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 40, "{asked}");
+}
+
+fn names_of_samples((name, family): (&String, &Family)) -> Vec<String> {
+    let suffixes: &[&str] = match family.kind.as_str() {
+        "counter" => &["_total"],
+        "info" => &["_info"],
+        "histogram" => &["_bucket", "_sum", "_count"],
+        _ => &[""],
+    };
+    suffixes.iter().map(|suffix| format!("{name}{suffix}")).collect()
 }
