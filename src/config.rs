@@ -10,6 +10,7 @@ mod balance;
 mod discovery;
 mod health;
 mod pool;
+mod registry;
 mod retry;
 mod route;
 mod source;
@@ -33,6 +34,7 @@ pub use discovery::{
 };
 pub use health::{BreakerConfig, EjectConfig, HealthConfig, HealthHeader, InitialHealth, Statuses};
 pub use pool::{BackendLimits, DEFAULT_POOL, IdleLimits, PoolConfig};
+pub use registry::RegistryConfig;
 pub use retry::{RetryConfig, RetryOn};
 pub use route::{
     Action, Escape, HostMatch, POOLS_MAX, Part, PathMatch, Piece, REDIRECT_STATUSES, ROUTES_MAX,
@@ -51,6 +53,8 @@ pub struct Config {
     pub discovery: DiscoveryConfig,
     /// Which requests go to which of them; at least one.
     pub routes: Vec<RouteConfig>,
+    /// The files of backends.
+    pub registry: RegistryConfig,
     /// How the workers run.
     pub workers: WorkersConfig,
     /// The most requests that wait for an endpoint whose places are all taken, over all workers

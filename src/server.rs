@@ -21,7 +21,7 @@ use signal_hook::consts::SIGTERM;
 use crate::access_log::AccessLog;
 use crate::config::{Config, SLOTS_MAX};
 use crate::control::admin::{self, Api};
-use crate::control::{Bell, Control};
+use crate::control::{Bell, Control, Handle};
 use crate::error::{Cause, StartError};
 use crate::metrics::{Counter, Lanes, Latency};
 use crate::process::{Phase, Process};
@@ -143,6 +143,12 @@ impl Server {
     #[must_use]
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// How to ask the control thread and what to tell it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.control.handle()
     }
 
     /// The counters of all workers.

@@ -18,7 +18,8 @@ use crate::cli::read::{List, parse_cores};
 use crate::config::{
     BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DEFAULT_POOL,
     DESCRIPTORS_RESERVED, DriverChoice, Faults, ForwardConfig, ForwardedHeaders, HeadLimits,
-    IdleLimits, ListenerConfig, PoolConfig, RouteConfig, Steer, WORKERS_MAX, WorkersConfig,
+    IdleLimits, ListenerConfig, PoolConfig, RegistryConfig, RouteConfig, Steer, WORKERS_MAX,
+    WorkersConfig,
 };
 use crate::error::StartError;
 
@@ -54,7 +55,17 @@ impl ProxyArgs {
     pub fn into_config(self, machine: &Machine) -> Result<Config, StartError> {
         let ProxyArgs { traffic, discovery, balance, queue, retry, health, eject, breaker, .. } =
             self;
-        let ProxyArgs { workers, backend, client, forward, access_log, admin, process, .. } = self;
+        let ProxyArgs {
+            workers,
+            backend,
+            client,
+            forward,
+            access_log,
+            admin,
+            registry,
+            process,
+            ..
+        } = self;
         Ok(Config {
             listeners: listeners_of(&List::join(traffic.listen), &workers)?,
             pools: vec![PoolConfig {
@@ -70,6 +81,10 @@ impl ProxyArgs {
             }],
             discovery: discovery.into_config()?,
             routes: vec![RouteConfig::catch_all()],
+            registry: RegistryConfig {
+                backends_file: registry.backends_file,
+                state_file: registry.state_file,
+            },
             workers: WorkersConfig {
                 cores: cores_of(&workers, &machine.cores, machine.parallelism)?,
                 driver: driver_of(workers.driver),

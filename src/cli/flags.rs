@@ -7,6 +7,7 @@ mod discovery;
 mod forward;
 mod health;
 mod limits;
+mod registry;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub(super) use discovery::{DiscoveryArgs, EtcdAccessArgs, EtcdArgs};
 pub(super) use forward::{ForwardArgs, ForwardedHeadersArg};
 pub(super) use health::{BreakerArgs, EjectArgs, HealthArgs, InitialArg};
 pub(super) use limits::{BackendLimitArgs, ClientLimitArgs};
+pub(super) use registry::RegistryArgs;
 
 use crate::cli::read::{List, duration, list, number, parse_backend, parse_fault, parse_listen};
 use crate::config::{BackendConfig, Faults, WORKERS_MAX};
@@ -33,6 +35,8 @@ pub struct ProxyArgs {
     pub(super) traffic: TrafficArgs,
     #[command(flatten)]
     pub(super) discovery: DiscoveryArgs,
+    #[command(flatten)]
+    pub(super) registry: RegistryArgs,
     #[command(flatten)]
     pub(super) balance: BalanceArgs,
     #[command(flatten)]
@@ -78,7 +82,7 @@ pub(super) struct TrafficArgs {
     #[arg(
         long,
         value_name = "http://HOST:PORT[,weight=N][,max-conns=N][,backup][,drain][,maintenance]",
-        required_unless_present_any = ["backend_dns", "etcd"],
+        required_unless_present_any = ["backend_dns", "backends_file", "etcd"],
         env = "CORELANE_BACKEND",
         value_parser = list(parse_backend)
     )]

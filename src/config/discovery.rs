@@ -93,6 +93,15 @@ pub struct EtcdConfig {
     pub tls: EtcdTls,
 }
 
+impl EtcdConfig {
+    /// What its backends' origin is called: its first member and the prefix.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        let member = self.members.first().map(EtcdMember::url);
+        format!("{}{}", member.unwrap_or_default(), self.prefix)
+    }
+}
+
 impl std::fmt::Debug for EtcdConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the password.

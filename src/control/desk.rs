@@ -35,7 +35,14 @@ impl Publisher {
             Command::Write(write, to) => {
                 let done = self.write(write);
                 let is_change = done.as_ref().is_ok_and(|done| done.before != done.after);
-                reply(to, done);
+                match &mut self.saver {
+                    Some(saver) if done.is_ok() => {
+                        // A removal may be forgotten that had no effect: it is kept, too.
+                        saver.note();
+                        saver.reply_when_kept((to, done));
+                    }
+                    _ => reply(to, done),
+                }
                 return is_change;
             }
         }
@@ -87,7 +94,10 @@ impl Publisher {
             name: roster.config().name.clone(),
             policy: roster.config().balance.policy,
             is_panicking: roster.is_panicking(),
-            backends: roster.members.iter().map(|it| self.view_member(it, roster, now)).collect(),
+            backends: (roster.members.iter())
+                .filter(|it| self.is_decided(it, roster))
+                .map(|it| self.view_member(it, roster, now))
+                .collect(),
         };
         self.pools.rosters().map(pool).collect()
     }
@@ -97,8 +107,16 @@ impl Publisher {
         let roster = roster.ok_or_else(|| Refusal::UnknownPool(name.pool.clone()))?;
         let is_it = |it: &&Member| it.entry.backend.authority() == name.authority;
         let member = roster.members.iter().find(is_it);
+        let member = member.filter(|_| self.registry.get(name).is_some());
         let member = member.ok_or_else(|| Refusal::UnknownBackend(name.to_string()))?;
         Ok(self.view_member(member, roster, Instant::now()))
+    }
+
+    /// Whether it is not only left until another can take its requests.
+    fn is_decided(&self, member: &Member, roster: &Roster) -> bool {
+        let authority = member.entry.backend.authority();
+        let name = Name { pool: roster.config().name.clone(), authority };
+        self.registry.get(&name).is_some()
     }
 
     fn view_member(&self, member: &Member, roster: &Roster, now: Instant) -> BackendView {

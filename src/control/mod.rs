@@ -15,25 +15,30 @@ pub mod prometheus;
 mod publish;
 mod registry;
 mod roster;
+mod saver;
 mod slots;
+mod state_file;
 mod thread;
 mod view;
 mod watches;
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crossbeam::channel::Receiver;
 use tokio::sync::mpsc;
 
-use crate::config::{Config, PoolConfig, Source};
+use crate::config::{Config, EtcdConfig, PoolConfig, Source};
 use crate::control::pools::Pools;
 use crate::control::publish::{Ears, Publisher};
 use crate::control::registry::Registry;
+use crate::control::saver::Saver;
+use crate::control::state_file::Kept;
 use crate::control::thread::Thread;
 use crate::control::watches::Watches;
-use crate::discovery::{self, Found, UPDATES_MAX, Update};
+use crate::discovery::{self, BackendsFile, Found, UPDATES_MAX, Update};
 use crate::error::StartError;
 use crate::health::pulse::Pulse;
 use crate::metrics::Lanes;
@@ -80,14 +85,21 @@ impl Control {
             pool.backends.iter().try_for_each(|backend| pools.check(&pool.name, backend))?;
         }
         let mut registry = Registry::new(configs.iter().map(|pool| pool.name.clone()), seed());
-        for turn in registry.hear(of_flags(&configs)) {
+        let file = config.registry.backends_file.as_deref().map(BackendsFile::open).transpose();
+        let (file, said) = file.map_err(StartError::Usage)?.unzip();
+        for turn in [of_flags(&configs)].into_iter().chain(said).flat_map(|it| registry.hear(it)) {
             pools.apply(turn, now);
         }
+        let saver = match &config.registry.state_file {
+            Some(path) => Some(recall(path, config, &mut registry, &mut pools, now)?),
+            None => None,
+        };
         let (judged, first_round) = crossbeam::channel::bounded(1);
         let (handle, desk) = Handle::new();
         let (updates, told) = mpsc::channel(UPDATES_MAX);
         let ears = Ears { news, updates: told, desk };
         let mut publisher = Publisher::new(pools, registry, ears, bell, judged);
+        publisher.saver = saver;
         publisher.await_sources(
             config.discovery.dns.len() + usize::from(config.discovery.etcd.is_some()),
         );
@@ -96,6 +108,9 @@ impl Control {
         let entered = runtime.enter();
         let tasks = publisher.pools.watches().tasks();
         discovery::spawn(&config.discovery, &updates, tasks).map_err(StartError::Usage)?;
+        if let Some(file) = file {
+            tasks.spawn(file.run(updates));
+        }
         drop(entered);
         let thread = Thread::spawn(runtime, drive(publisher))?;
         Ok(Control { thread, published, first_round, vitals, handle })
@@ -159,6 +174,27 @@ async fn drive(publisher: Publisher) {
     {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Takes over what the state file keeps, and keeps more there from now on.
+fn recall(
+    path: &Path,
+    config: &Config,
+    registry: &mut Registry,
+    pools: &mut Pools,
+    now: Instant,
+) -> Result<Saver, StartError> {
+    let state = Kept::read(path).map_err(StartError::Usage)?;
+    let etcd = config.discovery.etcd.as_ref().map(EtcdConfig::origin);
+    if let Some(state) = state {
+        let turns = state.recall(registry, etcd.as_deref()).map_err(|reason| {
+            let path = path.display();
+            StartError::Usage(format!("--state-file {path}: {reason}; mend it, or move it away"))
+        })?;
+        tracing::info!(file = %path.display(), changes = turns.len(), "the state file is recalled");
+        turns.into_iter().for_each(|turn| pools.apply(turn, now));
+    }
+    Saver::start(path, &Kept::of(registry).text())
 }
 
 /// What flags and the configuration file say.

@@ -4,9 +4,9 @@
 //! A pool keeps its index for the life of the process, since requests name it by that. Never
 //! publishes: `publish` does, with what is made here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 
@@ -43,6 +43,8 @@ pub(super) struct Pools {
     routes: Arc<Routes>,
     /// Whether the routes are others than those of the last snapshot.
     has_other_routes: bool,
+    /// Endpoints that go once another can take their requests, or at this time.
+    leaving: BTreeMap<Name, Instant>,
     /// The epoch of the next snapshot.
     epoch_next: u64,
 }
@@ -81,6 +83,7 @@ impl Pools {
             unplaced,
             routes: Routes::to_first().into(),
             has_other_routes: false,
+            leaving: BTreeMap::new(),
             epoch_next,
         };
         configs.iter().for_each(|config| pools.add_pool(config.clone(), now));
@@ -176,12 +179,13 @@ impl Pools {
 
     /// Does what the registry decided about an endpoint.
     pub(super) fn apply(&mut self, turn: Turn, now: Instant) {
-        let Turn { name, before, after } = turn;
+        let Turn { name, after, .. } = turn;
         self.unplaced.remove(&name);
-        let Some(entry) = after else { return self.remove(&name, now) };
+        self.leaving.remove(&name);
+        let Some(entry) = after else { return self.let_go(name, now) };
         let Some(pool) = self.pool_mut(&name.pool) else { return };
         let config = pool.roster.config().clone();
-        let Some(member) = before.and(pool.roster.get_mut(&name.authority)) else {
+        let Some(member) = pool.roster.get_mut(&name.authority) else {
             return self.add(name, entry, now);
         };
         let (turns, given, mode) = (member.change(entry, &config), member.given, member.mode);
@@ -208,6 +212,46 @@ impl Pools {
         if is_probed {
             self.watch(&name);
         }
+    }
+
+    /// Removes an endpoint: at once, or where it alone takes requests as soon as the first verdict
+    /// about another is in, so that a set that takes the place of another fails no request.
+    fn let_go(&mut self, name: Name, now: Instant) {
+        if !self.is_needed(&name) {
+            return self.remove(&name, now);
+        }
+        let Some((_, pool)) = self.pool(&name.pool) else { return };
+        let until = now + pool.roster.config().health.timeout + VERDICT_GRACE;
+        self.leaving.insert(name, until);
+    }
+
+    /// Whether an endpoint takes requests that no other of its pool can take yet, though one may
+    /// after its first verdict.
+    fn is_needed(&self, name: &Name) -> bool {
+        let Some((_, pool)) = self.pool(&name.pool) else { return false };
+        let members = || pool.roster.members.iter();
+        let is_it = |it: &&Member| it.entry.backend.authority() == name.authority;
+        let takes = |it: &Member| it.is_wanted() && it.is_fit() && it.endpoint.address.is_some();
+        let stays = |it: &&Member| {
+            let authority = it.entry.backend.authority();
+            authority != name.authority
+                && !self.leaving.contains_key(&Name { pool: name.pool.clone(), authority })
+        };
+        members().find(is_it).is_some_and(takes)
+            && members().any(|it| !it.is_judged && it.is_wanted() && stays(&it))
+            && !members().any(|it| takes(it) && stays(&it))
+    }
+
+    /// Removes what was only left until now; whether there was anything.
+    pub(super) fn remove_leaving(&mut self, now: Instant) -> bool {
+        let is_over = |(name, until): &(&Name, &Instant)| **until <= now || !self.is_needed(name);
+        let over = self.leaving.iter().filter(is_over).map(|(name, _)| name.clone());
+        let over: Vec<Name> = over.collect();
+        for name in &over {
+            self.leaving.remove(name);
+            self.remove(name, now);
+        }
+        !over.is_empty()
     }
 
     fn remove(&mut self, name: &Name, now: Instant) {
@@ -288,7 +332,8 @@ impl Pools {
     /// Whether something may soon turn.
     pub(super) fn is_busy(&self, now: Instant) -> bool {
         let is_busy = |it: &Pool| it.passive.is_busy(&it.roster.members, now);
-        self.is_starting() || !self.unplaced.is_empty() || self.pools.iter().any(is_busy)
+        let is_waiting = !self.unplaced.is_empty() || !self.leaving.is_empty();
+        is_waiting || self.is_starting() || self.pools.iter().any(is_busy)
     }
 
     /// Whether the weight of any endpoint grows with time.
@@ -351,5 +396,7 @@ impl Pool {
 
 /// The most pools of a process, with those that were.
 pub(super) const POOLS_MAX: usize = 1024;
+/// How much longer than a probe's time the first verdict about an endpoint may take.
+const VERDICT_GRACE: Duration = Duration::from_millis(100);
 /// The epoch of the first snapshot.
 pub(super) const EPOCH_FIRST: u64 = 1;

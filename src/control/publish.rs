@@ -15,10 +15,13 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::config::Source;
 use crate::control::handle::Desk;
 use crate::control::history::History;
 use crate::control::pools::Pools;
 use crate::control::registry::{Origin, Registry, Turn};
+use crate::control::saver::Saver;
+use crate::control::state_file::Kept;
 use crate::discovery::Update;
 use crate::health::News;
 use crate::upstream::snapshot::{Published, Snapshot};
@@ -34,6 +37,8 @@ pub(super) struct Publisher {
     updates: Receiver<Update>,
     desk: Desk,
     bell: Bell,
+    /// Where changes are kept, if they are.
+    pub(super) saver: Option<Saver>,
     /// Snapshots that were published and may still be held, the oldest first.
     held: VecDeque<(u64, Weak<Snapshot>)>,
     /// What the next snapshot is made for.
@@ -90,6 +95,7 @@ impl Publisher {
             updates,
             desk,
             bell,
+            saver: None,
             held: VecDeque::new(),
             causes: BTreeSet::new(),
             first_round: Some(first_round),
@@ -116,6 +122,7 @@ impl Publisher {
         let mut earliest = Instant::now();
         let mut is_due = true;
         loop {
+            self.save();
             tokio::select! {
                 biased;
                 () = sleep_until(earliest), if is_due => {
@@ -135,8 +142,18 @@ impl Publisher {
                 }
                 Some(command) = self.desk.commands.recv() => is_due |= self.obey(command),
                 Some(update) = self.updates.recv() => is_due |= self.learn(update),
+                () = written(&mut self.saver) => {}
                 never = self.pools.watches().panicked() => match never {},
             }
+        }
+    }
+
+    /// Has the state file written, if it is due.
+    fn save(&mut self) {
+        if let Some(saver) = &mut self.saver
+            && saver.is_due(std::time::Instant::now())
+        {
+            saver.begin(Kept::of(&self.registry).text());
         }
     }
 
@@ -153,6 +170,7 @@ impl Publisher {
 
     /// Takes over what a source says; whether anything changed.
     fn learn(&mut self, update: Update) -> bool {
+        let is_etcd = update.source == Source::Etcd;
         let (source, origin) = (update.source.name(), update.origin.clone());
         let is_first = self.told.len() < self.awaited
             && self.told.insert((update.source, update.origin.clone()));
@@ -160,6 +178,11 @@ impl Publisher {
         let is_change = !turns.is_empty() || is_first;
         tracing::debug!(source, origin, changes = turns.len(), "a source told its backends");
         self.carry_out(turns, source);
+        if let Some(saver) = &mut self.saver
+            && is_etcd
+        {
+            saver.note();
+        }
         let left_out = self.registry.left_out().count();
         if left_out > 0 && is_change {
             let example = self.registry.left_out().next().map(ToString::to_string);
@@ -179,7 +202,9 @@ impl Publisher {
             self.causes.insert(cause);
         }
         let now = std::time::Instant::now();
-        for turn in turns {
+        // What comes may take the place of what goes.
+        let (come, gone): (Vec<_>, Vec<_>) = turns.into_iter().partition(|it| it.after.is_some());
+        for turn in come.into_iter().chain(gone) {
             self.pools.apply(turn, now);
         }
     }
@@ -195,9 +220,13 @@ impl Publisher {
         if is_starting {
             self.causes.insert("weights");
         }
-        let is_change = self.pools.tick(now);
+        let mut is_change = self.pools.tick(now);
         if is_change {
             self.causes.insert("requests");
+        }
+        if self.pools.remove_leaving(now) {
+            self.causes.insert("removal");
+            is_change = true;
         }
         if self.pools.has_resting_slots() {
             let held = self.oldest_held();
@@ -251,6 +280,14 @@ impl Publisher {
             tracing::debug!("nobody waits for the first round of probes");
         }
         is_change
+    }
+}
+
+/// Waits until the state file was written.
+async fn written(saver: &mut Option<Saver>) {
+    match saver {
+        Some(saver) => saver.written().await,
+        None => std::future::pending().await,
     }
 }
 

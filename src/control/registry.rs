@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::{BACKENDS_MAX, BackendConfig, Source};
 use crate::control::handle::Name;
 use crate::control::view::Revision;
-use crate::discovery::Update;
+use crate::discovery::{Found, Update};
+pub(super) use write::SAID_MAX;
 
 /// What the sources say, and what follows.
 #[derive(Debug)]
@@ -121,6 +122,24 @@ impl Registry {
     /// Backends that are named and for which there is no pool or no room.
     pub(super) fn left_out(&self) -> impl Iterator<Item = &Name> {
         self.left_out.iter()
+    }
+
+    /// What the API says.
+    pub(super) fn api(&self) -> &BTreeMap<Name, Said> {
+        &self.api
+    }
+
+    /// What each origin of a kind said last.
+    pub(super) fn said_by(&self, source: Source) -> impl Iterator<Item = Update> {
+        let of_kind = self.said.iter().filter(move |((kind, _), _)| *kind == source);
+        of_kind.map(|((source, origin), said)| {
+            let found = |(name, backend): (&Name, &BackendConfig)| Found {
+                pool: name.pool.clone(),
+                backend: backend.clone(),
+            };
+            let backends = said.iter().map(found).collect();
+            Update { source: *source, origin: origin.clone(), backends }
+        })
     }
 
     /// Works out again what is with a name; what turned.

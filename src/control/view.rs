@@ -130,8 +130,8 @@ pub struct Change {
     pub epoch: u64,
     /// When it was published.
     pub at: SystemTime,
-    /// What it was made for: `start`, `health`, `requests`, `weights`, `reload`, or a source of
-    /// backends; several are joined by commas.
+    /// What it was made for: `start`, `health`, `requests`, `weights`, `reload`, `removal` (of what
+    /// was only left until another could take its requests), or a source of backends; several are joined by commas.
     pub cause: String,
     /// What is other than before.
     pub text: String,

@@ -8,6 +8,7 @@ mod backoff;
 mod dns;
 mod entry;
 mod etcd;
+mod file;
 mod told;
 
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use crate::config::{BackendConfig, DiscoveryConfig, Source};
 
 pub use entry::{Entry, EntryMode, SavedBackend};
 pub use etcd::Registration;
+pub use file::BackendsFile;
 
 /// What one origin says now: its whole set, which takes the place of what it said before.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What a source says in the log about its failures: each cause at most once a second, and how
 //! often it was silent.
 //!
-//! Pure: time is an argument. `dns` and `etcd` call it.
+//! Pure: time is an argument. The sources call it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

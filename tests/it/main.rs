@@ -16,6 +16,8 @@ mod access_log;
 mod admin;
 /// Every row of the error table: status, fate of the connection, Proxy-Status.
 mod answers;
+/// The backends file: edits that are right, wrong, half done and many.
+mod backends_file;
 /// Round robin and weights.
 mod balance;
 /// Bodies from nothing to 200 MB through nginx, Python and Node.
@@ -76,6 +78,8 @@ mod pool;
 mod properties;
 /// max-conns, the queue before it, and how places pass between workers.
 mod queue;
+/// Backends that come, change and go under load, and the state file.
+mod registry;
 /// What is tried again, what never, and the budget for it.
 mod retries;
 /// Routes by host, path and method: whom they take, rewritten paths, redirects.

@@ -4,7 +4,6 @@ use super::*;
 use crate::config::Mode;
 use crate::control::handle::{Patch, Refusal, What, Write};
 use crate::control::tests::backend;
-use crate::discovery::Found;
 
 fn registry() -> Registry {
     Registry::new(["default".to_owned(), "other".to_owned()], 100)
@@ -199,7 +198,7 @@ fn what_names_no_pool_comes_in_with_its_pool() {
 #[test]
 fn removals_of_what_nobody_names_make_room_for_others() {
     let mut registry = registry();
-    let all = write::SAID_MAX as u16;
+    let all = SAID_MAX as u16;
     for ports in [1..=all / 2, all / 2 + 1..=all] {
         let ports: Vec<u16> = ports.collect();
         registry.hear(update(Source::Etcd, "e", 1, &ports));
@@ -207,8 +206,8 @@ fn removals_of_what_nobody_names_make_room_for_others() {
             write(&mut registry, port, What::Remove).unwrap();
         }
     }
-    assert_eq!(registry.api.len(), write::SAID_MAX);
+    assert_eq!(registry.api.len(), SAID_MAX);
     write(&mut registry, 60_000, add(60_000)).unwrap();
-    assert_eq!(registry.api.len(), write::SAID_MAX / 2 + 1);
+    assert_eq!(registry.api.len(), SAID_MAX / 2 + 1);
     assert_eq!(shown(&registry), "60000=1/api");
 }

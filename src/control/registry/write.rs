@@ -41,6 +41,11 @@ impl Registry {
         Ok(self.say(name, said))
     }
 
+    /// Takes over what the API said in an earlier process; what follows.
+    pub(in crate::control) fn recall(&mut self, name: Name, said: Said) -> Vec<Turn> {
+        self.say(name, Some(said))
+    }
+
     fn say(&mut self, name: Name, said: Option<Said>) -> Vec<Turn> {
         match said {
             Some(said) => self.api.insert(name.clone(), said),

@@ -72,6 +72,32 @@ fn an_empty_pool_is_filled_changed_and_emptied() {
 }
 
 #[test]
+fn one_that_takes_the_place_of_another_leaves_no_gap() {
+    let (old, new) = (Backend::start(PASS), Backend::start(PASS));
+    let control = start(&[&old]);
+    wait_until(&control, "1");
+    let (handle, authority) = (control.handle(), old.address.to_string());
+    for (comes, goes) in [(&new, &old), (&old, &new), (&new, &old)] {
+        answer(handle.add("default", backend_of(comes))).unwrap();
+        let done = answer(handle.remove("default", &goes.address.to_string(), None)).unwrap();
+        assert_eq!(done.after, None);
+        until("the new one has taken over", || {
+            let shown = eligible(&control.published().load());
+            assert!(shown.contains('1'), "{shown}");
+            shown == "1" && answer(handle.pools()).unwrap()[0].backends.len() == 1
+        });
+    }
+    // One whose successor is down goes all the same.
+    new.set(HANG);
+    let down = super::backend("127.0.0.1", 1, Mode::Ready);
+    answer(handle.add("default", down)).unwrap();
+    answer(handle.remove("default", &new.address.to_string(), None)).unwrap();
+    wait_until(&control, "0");
+    assert!(answer(handle.backend("default", &authority)).is_err());
+    control.stop();
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_publishes_nothing() {
     let backend = Backend::start(PASS);
     let control = start(&[&backend]);

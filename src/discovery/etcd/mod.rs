@@ -53,9 +53,8 @@ impl Cluster {
     /// # Errors
     /// When a certificate or key cannot be used.
     pub(super) fn new(config: &EtcdConfig) -> Result<Cluster, String> {
-        let member = config.members.first().map(crate::config::EtcdMember::url);
         Ok(Cluster {
-            origin: format!("{}{}", member.unwrap_or_default(), config.prefix),
+            origin: config.origin(),
             keys: Keys::new(&config.prefix),
             client: Client::new(Arc::new(config.clone()))?,
             last: None,
