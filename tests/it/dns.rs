@@ -3,12 +3,16 @@
 //! The source is asked directly, on a thread of its own; what the proxy makes of its sets is tested
 //! at the end.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use corelane::config::{DiscoveryConfig, DnsConfig, DnsRecords, ResolverConfig};
 
 use crate::support::dns::{A, AAAA, DnsServer, Reply, SRV, addresses, data_of, srv};
+use crate::support::load::{Fate, Load, Reuse};
+use crate::support::proxy::Flags;
+use crate::support::servers::Server;
 use crate::support::source::Source;
 use crate::support::{SOON, wait_until};
 
@@ -173,4 +177,50 @@ fn services_tell_ports_weights_and_tiers() {
     // A target that fails keeps its addresses.
     server.set("one.test", A, Reply::Code(2));
     expect_no_change(&mut source, &server, SRV);
+}
+
+/// The second address that a name may have; both have the same port.
+fn second(first: &Server) -> SocketAddr {
+    SocketAddr::new("127.0.0.2".parse().unwrap(), first.addr.port())
+}
+
+#[test]
+fn no_request_fails_while_the_backends_of_a_name_change_under_load() {
+    let one = Server::demo("one");
+    let _two = Server::demo_at(second(&one), "two");
+    let server = DnsServer::start();
+    let to = |addrs: &[&str]| server.set(NAME, A, addresses(0, addrs));
+    to(&["127.0.0.1"]);
+    let proxy = Flags::none()
+        .with("--backend-dns", &format!("http://{NAME}.:{}", one.addr.port()))
+        .with("--dns-server", &server.addr.to_string())
+        .with("--dns-ttl-min", "100ms")
+        .with("--dns-ttl-max", "100ms")
+        .start();
+    let expect = |names: &[&str]| {
+        let took = wait_until(&format!("{names:?} answer"), SOON, || {
+            proxy.names().iter().map(String::as_str).eq(names.iter().copied())
+        });
+        assert!(took < Duration::from_secs(3), "{names:?}: {took:?}");
+    };
+    expect(&["one"]);
+    let load = Load::start(proxy.addr(), 8, Reuse::KeepAlive, "/");
+    let fresh = Load::start(proxy.addr(), 2, Reuse::PerRequest, "/");
+    for _ in 0..3 {
+        to(&["127.0.0.2", "127.0.0.1"]);
+        expect(&["one", "two"]);
+        to(&["127.0.0.2"]);
+        expect(&["two"]);
+        for reply in [Reply::Empty, Reply::Code(2), Reply::Garbage] {
+            server.set(NAME, A, reply);
+            let asked = server.asked(NAME, A);
+            wait_until("it asks", SOON, || server.asked(NAME, A) > asked + 1);
+            expect(&["two"]);
+        }
+        to(&["127.0.0.1"]);
+        expect(&["one"]);
+    }
+    for tally in [load.stop(), fresh.stop()] {
+        assert_eq!(tally.into_keys().collect::<Vec<_>>(), [Fate::Answered(200)]);
+    }
 }

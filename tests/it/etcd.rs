@@ -4,12 +4,15 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use corelane::config::{
     DiscoveryConfig, EtcdConfig, EtcdLogin, EtcdMember, EtcdTls, ResolverConfig,
 };
 
 use crate::support::etcd::Etcd;
+use crate::support::load::{Fate, Load, Reuse};
+use crate::support::proxy::{Flags, Proxy};
 use crate::support::servers::Server;
 use crate::support::source::Source;
 use crate::support::{SOON, wait_until};
@@ -26,7 +29,7 @@ fn config(members: Vec<EtcdMember>) -> EtcdConfig {
 }
 
 fn follow(etcd: EtcdConfig) -> Source {
-    let second = std::time::Duration::from_secs(1);
+    let second = Duration::from_secs(1);
     let resolver = ResolverConfig { servers: Vec::new(), ttl_min: second, ttl_max: second };
     Source::start(&DiscoveryConfig { dns: Vec::new(), resolver, etcd: Some(etcd) })
 }
@@ -74,7 +77,7 @@ fn the_last_set_outlives_etcd_which_goes_on_from_its_data() {
     for round in 0..2 {
         let count = source.count;
         etcd.kill();
-        let since = std::time::Instant::now();
+        let since = Instant::now();
         wait_until("it was tried some times", SOON, || since.elapsed().as_millis() > 700);
         assert_eq!((source.told().len(), source.count), (1 + usize::from(round > 0), count));
         etcd.restart();
@@ -198,6 +201,95 @@ fn etcd_is_entered_by_password_and_over_tls() {
     assert_eq!(stranger.told(), Vec::<String>::new());
 }
 
+fn proxy_of(etcd: &Etcd) -> Proxy {
+    Flags::none()
+        .with("--etcd", &etcd.url())
+        .with("--health-interval", "200ms")
+        .with("--health-timeout", "200ms")
+        .start()
+}
+
+/// Waits until these demo backends answer, in each process; within a second, and what a busy
+/// machine adds.
+#[track_caller]
+fn expect_names(proxies: &[&Proxy], names: &[&str]) {
+    for proxy in proxies {
+        let took = wait_until(&format!("{names:?} answer"), SOON, || {
+            proxy.names().iter().map(String::as_str).eq(names.iter().copied())
+        });
+        assert!(took < Duration::from_secs(3), "{names:?}: {took:?}");
+    }
+}
+
+/// How long etcd is away under load.
+fn outage() -> Duration {
+    let is_full = std::env::var("CORELANE_TEST_LOAD").is_ok_and(|load| load == "full");
+    Duration::from_secs(if is_full { 30 } else { 2 })
+}
+
+#[test]
+fn no_request_fails_under_load_whatever_becomes_of_etcd() {
+    let mut etcd = Etcd::start();
+    let _one = Server::registered(&etcd, "one", "2s");
+    let mut two = Server::registered(&etcd, "two", "2s");
+    let (first, second) = (proxy_of(&etcd), proxy_of(&etcd));
+    let both = [&first, &second];
+    expect_names(&both, &["one", "two"]);
+    let loads = both.map(|proxy| Load::start(proxy.addr(), 4, Reuse::KeepAlive, "/"));
+    let answered = || loads.iter().map(Load::answered).sum::<usize>();
+
+    // It dies, and returns with its data: leases outlive it.
+    etcd.kill();
+    let (since, before) = (Instant::now(), answered());
+    wait_until("it is away for a while", outage() + SOON, || since.elapsed() > outage());
+    assert!(answered() > before, "requests are answered without etcd");
+    expect_names(&both, &["one", "two"]);
+    etcd.restart();
+    let _three = Server::registered(&etcd, "three", "2s");
+    expect_names(&both, &["one", "three", "two"]);
+
+    // A backend dies; its lease ends after two seconds.
+    two.kill();
+    let key = format!("{KEYS}/{}", two.addr);
+    wait_until("its lease is over", SOON, || etcd.etcdctl(&["get", &key]).is_empty());
+    expect_names(&both, &["one", "three"]);
+    etcd.compact();
+    let mut four = Server::registered(&etcd, "four", "2s");
+    expect_names(&both, &["four", "one", "three"]);
+
+    // It loses its data: all are held until they are back.
+    etcd.restart_empty();
+    expect_names(&both, &["four", "one", "three"]);
+    let key = format!("{KEYS}/{}", four.addr);
+    wait_until("it registers again", SOON, || !etcd.etcdctl(&["get", &key]).is_empty());
+    // One that is told to end leaves first.
+    four.terminate();
+    expect_names(&both, &["one", "three"]);
+    for load in loads {
+        assert_eq!(load.stop().into_keys().collect::<Vec<_>>(), [Fate::Answered(200)]);
+    }
+}
+
+#[test]
+fn a_proxy_enters_etcd_by_the_flags_of_its_files() {
+    let mut etcd = Etcd::start_tls();
+    let server = Server::demo("one");
+    etcd.put(&format!("{KEYS}/{}", server.addr), "{}");
+    etcd.require_login("secret");
+    let password = etcd.file("password", "secret\n");
+    let [certificate, key, authority] = etcd.tls().unwrap();
+    let path = |path: &std::path::Path| path.display().to_string();
+    let proxy = Flags::none()
+        .with("--etcd", &etcd.url())
+        .with("--etcd-user", "root")
+        .with("--etcd-password-file", &path(&password))
+        .with("--etcd-ca", &path(authority))
+        .with("--etcd-cert", &path(certificate))
+        .with("--etcd-key", &path(key))
+        .start();
+    expect_names(&[&proxy], &["one"]);
+}
+
 /// A way to etcd that can be closed, and on which answers that have begun can fall silent.
 struct Forwarder {
     addr: SocketAddr,
@@ -253,7 +345,7 @@ impl ForwarderState {
     fn copy(&self, mut from: TcpStream, mut to: TcpStream) {
         use std::io::{Read, Write};
         let generation = self.generation.load(Ordering::Relaxed);
-        let moment = std::time::Duration::from_millis(20);
+        let moment = Duration::from_millis(20);
         from.set_read_timeout(Some(moment)).unwrap();
         let mut buf = [0; 16 * 1024];
         while !self.is_closed.load(Ordering::Relaxed) {

@@ -55,6 +55,13 @@ impl Etcd {
         self.tls.as_ref()
     }
 
+    /// A file in its directory.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.scratch.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         // Fails only where it has ended already.

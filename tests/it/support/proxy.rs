@@ -1,6 +1,7 @@
 //! The real, built binary: started with flags, awaited by its ready file, signalled and killed by pid.
 //! Its log goes to a file, so that no test can block it by not reading.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,7 +36,8 @@ impl Flags {
             .fold(Flags::none(), |flags, addr| flags.and("--backend", &format!("http://{addr}")))
     }
 
-    fn none() -> Flags {
+    /// A proxy without a backend.
+    pub fn none() -> Flags {
         let defaults = [
             ("--listen", "127.0.0.1:0"),
             ("--workers", "1"),
@@ -160,6 +162,15 @@ impl Proxy {
     #[track_caller]
     pub fn client(&self) -> Client {
         Client::connect(self.addr())
+    }
+
+    /// The names of the demo backends that answer some requests in a row; each must be a 200.
+    #[track_caller]
+    pub fn names(&self) -> BTreeSet<String> {
+        let mut client = self.client();
+        let mut name =
+            || client.get("/").expect(200).get("x-backend").unwrap_or_default().to_owned();
+        (0..12).map(|_| name()).collect()
     }
 
     /// All it has logged so far.
