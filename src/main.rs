@@ -9,7 +9,9 @@ use clap::error::ErrorKind;
 use rustix::process::{Resource, Rlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::sync::oneshot;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use corelane::cli::{
     BackendArgs, Cli, Command, DemoArgs, DoctorArgs, LogFormat, Machine, ProxyArgs, TopArgs,
@@ -249,12 +251,18 @@ fn start_log(
         .with_max_level(level)
         .with_target(false)
         .with_ansi(false);
+    let heard = Targets::new().with_default(level).with_targets(LOUD.map(|it| (it, loud(level))));
     match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.finish().with(heard).init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(heard).init(),
     }
     std::panic::set_hook(Box::new(corelane::panic::keep_place));
     guard
+}
+
+/// What is heard of crates that log whatever a stranger sends, as often as that comes.
+fn loud(level: LevelFilter) -> LevelFilter {
+    if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::ERROR) }
 }
 
 /// Prints a line; whoever closed the other end does not want it.
@@ -264,5 +272,7 @@ fn say(to: &mut dyn Write, line: &str) {
     }
 }
 
+/// Those crates: they ask DNS, and what a failure means is told by corelane.
+const LOUD: [&str; 3] = ["hickory_net", "hickory_proto", "hickory_resolver"];
 /// The most log lines that wait to be written.
 const LOG_LINES_MAX: usize = 8192;

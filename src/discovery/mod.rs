@@ -9,12 +9,14 @@ mod dns;
 mod entry;
 mod etcd;
 mod file;
+mod tell;
 mod told;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::{BackendConfig, DiscoveryConfig, Source};
+use crate::discovery::tell::Teller;
 
 pub use entry::{Entry, EntryMode, SavedBackend};
 pub use etcd::Registration;
@@ -40,6 +42,13 @@ pub struct Found {
     pub backend: BackendConfig,
 }
 
+impl Found {
+    /// Its pool and `host:port`, which no two backends share.
+    fn place(&self) -> (String, String) {
+        (self.pool.clone(), self.backend.authority())
+    }
+}
+
 /// The most updates that wait for the control thread; a source waits with more.
 pub const UPDATES_MAX: usize = 64;
 
@@ -54,11 +63,28 @@ pub fn spawn(
     tasks: &mut JoinSet<()>,
 ) -> Result<(), String> {
     for name in &config.dns {
+        let origin = name.origin();
         let name = dns::Name::new(name.clone(), config.resolver.clone());
-        tasks.spawn(name.run(updates.clone()));
+        let sets = teller(Source::Dns, origin, updates, tasks);
+        tasks.spawn(name.run(sets));
     }
     if let Some(etcd) = &config.etcd {
-        tasks.spawn(etcd::Cluster::new(etcd)?.run(updates.clone()));
+        let cluster = etcd::Cluster::new(etcd)?;
+        let origin = cluster.origin().to_owned();
+        let sets = teller(Source::Etcd, origin, updates, tasks);
+        tasks.spawn(cluster.run(sets));
     }
     Ok(())
+}
+
+/// Starts telling a source's sets; where the source sends them.
+fn teller(
+    source: Source,
+    origin: String,
+    updates: &mpsc::Sender<Update>,
+    tasks: &mut JoinSet<()>,
+) -> mpsc::Sender<Vec<Found>> {
+    let (sets, from) = mpsc::channel(1);
+    tasks.spawn(Teller { source, origin, updates: updates.clone() }.run(from));
+    sets
 }

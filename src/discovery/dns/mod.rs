@@ -15,12 +15,12 @@ use hickory_resolver::proto::rr::RecordType;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::config::{DnsConfig, ResolverConfig, Source};
+use crate::config::{DnsConfig, ResolverConfig};
+use crate::discovery::Found;
 use crate::discovery::backoff::{Backoff, jittered};
 use crate::discovery::dns::lookup::{Answer, Failure, RECORDS_MAX, Srv};
 use crate::discovery::dns::targets::Service;
 use crate::discovery::told::Told;
-use crate::discovery::{Found, Update};
 
 /// One name, and what it last told.
 pub(super) struct Name {
@@ -41,13 +41,13 @@ impl Name {
     }
 
     /// Asks and tells until nobody listens.
-    pub(super) async fn run(mut self, updates: mpsc::Sender<Update>) {
+    pub(super) async fn run(mut self, sets: mpsc::Sender<Vec<Found>>) {
         let mut backoff = Backoff::new(self.how.ttl_min, self.how.ttl_max.min(BACKOFF_MAX));
         loop {
             let wait = match self.ask().await {
                 Ok((backends, ttl)) => {
                     backoff.reset();
-                    if !self.tell(backends, &updates).await {
+                    if !self.tell(backends, &sets).await {
                         return;
                     }
                     let ttl = Duration::from_secs(ttl.into());
@@ -66,13 +66,12 @@ impl Name {
     }
 
     /// Tells the set if it is another one; whether anybody listens.
-    async fn tell(&mut self, backends: Vec<Found>, updates: &mpsc::Sender<Update>) -> bool {
+    async fn tell(&mut self, backends: Vec<Found>, sets: &mpsc::Sender<Vec<Found>>) -> bool {
         if self.last.as_ref() == Some(&backends) {
-            return !updates.is_closed();
+            return !sets.is_closed();
         }
         self.last = Some(backends.clone());
-        let origin = self.config.origin();
-        updates.send(Update { source: Source::Dns, origin, backends }).await.is_ok()
+        sets.send(backends).await.is_ok()
     }
 
     fn complain(&mut self, failure: &Failure) {

@@ -129,11 +129,11 @@ impl Keys {
         let named = self.all.values().filter_map(|key| key.found.as_ref());
         let mut all: Vec<Found> = named
             .chain(&self.held)
-            .filter(|found| seen.insert(place_of(found)))
+            .filter(|found| seen.insert(found.place()))
             .take(BACKENDS_MAX)
             .cloned()
             .collect();
-        all.sort_by_cached_key(place_of);
+        all.sort_by_cached_key(Found::place);
         all
     }
 
@@ -149,7 +149,7 @@ impl Keys {
         let found = read.ok().flatten();
         if let Some(found) = &found {
             // It came back, and may go for good from now on.
-            self.held.retain(|held| place_of(held) != place_of(found));
+            self.held.retain(|held| held.place() != found.place());
         }
         self.all.insert(kv.key.clone(), Key { version: kv.mod_revision, found });
         complaint
@@ -176,11 +176,6 @@ impl Keys {
         let entry: Entry = serde_json::from_value(value).map_err(|error| error.to_string())?;
         Ok(Some(Found { pool, backend: entry.backend()? }))
     }
-}
-
-/// What makes two backends the same.
-fn place_of(found: &Found) -> (String, String) {
-    (found.pool.clone(), found.backend.authority())
 }
 
 /// The most keys under the prefix.

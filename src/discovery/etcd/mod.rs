@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use crate::config::{EtcdConfig, Source};
+use crate::config::EtcdConfig;
+use crate::discovery::Found;
 use crate::discovery::backoff::Backoff;
 use crate::discovery::etcd::client::{Client, Lines};
 use crate::discovery::etcd::error::Failure;
 use crate::discovery::etcd::keys::{KEYS_MAX, Keys};
 use crate::discovery::told::Told;
-use crate::discovery::{Found, Update};
 
 pub use register::Registration;
 
@@ -64,10 +64,15 @@ impl Cluster {
         })
     }
 
+    /// What it is called: its first member and its prefix.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// Reads and watches until nobody listens.
-    pub(super) async fn run(mut self, updates: mpsc::Sender<Update>) {
+    pub(super) async fn run(mut self, sets: mpsc::Sender<Vec<Found>>) {
         loop {
-            match self.follow(&updates).await {
+            match self.follow(&sets).await {
                 Ok(Unheard) => return,
                 Err(failure) => self.complain(&failure),
             }
@@ -76,23 +81,23 @@ impl Cluster {
     }
 
     /// Reads all keys and follows their changes until that fails.
-    async fn follow(&mut self, updates: &mpsc::Sender<Update>) -> Result<Unheard, Failure> {
+    async fn follow(&mut self, sets: &mpsc::Sender<Vec<Found>>) -> Result<Unheard, Failure> {
         let range = wire::range(self.keys.prefix(), KEYS_MAX + 1);
         let range: wire::Range = self.client.call(RANGE, &range).await?;
         let complaints = self.keys.replace(range.header, &range.kvs, Instant::now())?;
         self.tell_broken(&complaints);
-        if self.tell(updates).await.is_err() {
+        if self.tell(sets).await.is_err() {
             return Ok(Unheard);
         }
         let watch = wire::watch(self.keys.prefix(), range.header.revision + 1);
         let lines = self.client.stream(WATCH, &watch).await?;
-        self.watch(lines, updates).await
+        self.watch(lines, sets).await
     }
 
     async fn watch(
         &mut self,
         mut lines: Lines,
-        updates: &mpsc::Sender<Update>,
+        sets: &mpsc::Sender<Vec<Found>>,
     ) -> Result<Unheard, Failure> {
         let (sender, mut summaries) = mpsc::channel(1);
         let mut checks =
@@ -119,9 +124,9 @@ impl Cluster {
                     let count = self.keys.let_go();
                     tracing::info!(count, "backends that etcd no longer names are let go");
                 }
-                () = updates.closed() => return Ok(Unheard),
+                () = sets.closed() => return Ok(Unheard),
             }
-            if self.tell(updates).await.is_err() {
+            if self.tell(sets).await.is_err() {
                 return Ok(Unheard);
             }
         }
@@ -153,14 +158,13 @@ impl Cluster {
     }
 
     /// Tells the set if it is another one.
-    async fn tell(&mut self, updates: &mpsc::Sender<Update>) -> Result<(), Unheard> {
+    async fn tell(&mut self, sets: &mpsc::Sender<Vec<Found>>) -> Result<(), Unheard> {
         let backends = self.keys.backends();
         if self.last.as_ref() == Some(&backends) {
             return Ok(());
         }
         self.last = Some(backends.clone());
-        let update = Update { source: Source::Etcd, origin: self.origin.clone(), backends };
-        updates.send(update).await.map_err(|_closed| Unheard)
+        sets.send(backends).await.map_err(|_closed| Unheard)
     }
 
     fn tell_broken(&mut self, complaints: &[String]) {

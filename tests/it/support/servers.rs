@@ -38,6 +38,7 @@ impl Server {
         let mut command = Command::new(CORELANE);
         command.args(["backend", "--listen", "127.0.0.1:0", "--name", name]);
         command.args(["--register", &place, "--register-ttl", ttl]);
+        command.stderr(Stdio::null());
         Server::printing_its_address(command)
     }
 
