@@ -1,6 +1,7 @@
 //! Backends by etcd, a real one: changes, leases, its death and return with and without its data,
 //! compaction, passwords and TLS.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -271,7 +272,7 @@ fn no_request_fails_under_load_whatever_becomes_of_etcd() {
 }
 
 #[test]
-fn a_proxy_enters_etcd_by_the_flags_of_its_files() {
+fn proxies_and_backends_enter_etcd_with_what_their_flags_name() {
     let mut etcd = Etcd::start_tls();
     let server = Server::demo("one");
     etcd.put(&format!("{KEYS}/{}", server.addr), "{}");
@@ -279,15 +280,104 @@ fn a_proxy_enters_etcd_by_the_flags_of_its_files() {
     let password = etcd.file("password", "secret\n");
     let [certificate, key, authority] = etcd.tls().unwrap();
     let path = |path: &std::path::Path| path.display().to_string();
-    let proxy = Flags::none()
-        .with("--etcd", &etcd.url())
-        .with("--etcd-user", "root")
-        .with("--etcd-password-file", &path(&password))
-        .with("--etcd-ca", &path(authority))
-        .with("--etcd-cert", &path(certificate))
-        .with("--etcd-key", &path(key))
-        .start();
+    let access = [
+        ["--etcd-user", "root"],
+        ["--etcd-password-file", &path(&password)],
+        ["--etcd-ca", &path(authority)],
+        ["--etcd-cert", &path(certificate)],
+        ["--etcd-key", &path(key)],
+    ];
+    let flags = Flags::none().with("--etcd", &etcd.url());
+    let proxy = access.iter().fold(flags, |flags, [name, value]| flags.with(name, value)).start();
     expect_names(&[&proxy], &["one"]);
+    let place = format!("etcds://{}/corelane/", etcd.addr());
+    let _two = Server::registered_at(&place, &[access.as_flattened(), &["--name", "two"]].concat());
+    expect_names(&[&proxy], &["one", "two"]);
+}
+
+/// What a member that is no etcd does with each connection.
+fn member_that(act: impl Fn(&mut TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    // Ends with the process.
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut client in listener.incoming().map_while(Result::ok) {
+            client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            // A request has arrived, or nothing will.
+            client.read(&mut [0; 4096]).ok();
+            act(&mut client);
+            kept.push(client);
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_member_that_is_no_etcd_is_passed_over() {
+    let etcd = Etcd::start();
+    etcd.put(&backend(1), "{}");
+    fn says(head: &'static str, body: &str) -> SocketAddr {
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {length}\r\n\r\n{body}");
+        // Whoever asked may have heard enough.
+        member_that(move |client| drop(client.write_all(answer.as_bytes())))
+    }
+    let endless = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n";
+    let members = [
+        ("html", says("200 OK", "<html>")),
+        ("other JSON", says("200 OK", "[1]")),
+        ("an error", says("500 Oops", "no")),
+        ("no such path", says("404 Not Found", "{}")),
+        ("no HTTP", member_that(|client| drop(client.write_all(b"220 smtp\r\n")))),
+        ("silence", member_that(|_| {})),
+        ("an end", member_that(|client| drop(client.shutdown(std::net::Shutdown::Both)))),
+        (
+            "an endless answer",
+            member_that(move |client| {
+                client.write_all(endless.as_bytes()).ok();
+                while client.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+            }),
+        ),
+    ];
+    for (what, addr) in members {
+        let mut source = follow(config(vec![member(addr), member(etcd.addr())]));
+        wait_until(what, SOON, || source.told() == ["10.0.0.1:80 1"]);
+    }
+}
+
+#[test]
+fn impossible_flags_end_with_64_and_one_clear_line() {
+    let scratch = crate::support::Scratch::new("etcd-flags");
+    std::fs::write(scratch.join("empty"), "").unwrap();
+    let empty = scratch.join("empty").display().to_string();
+    let proxy = ["--listen", "127.0.0.1:0"];
+    let etcd = ["--listen", "127.0.0.1:0", "--etcd", "https://127.0.0.1:1"];
+    let demo = ["backend", "--listen", "0.0.0.0:0"];
+    let cases: [(&[&str], &[&str], &str); 13] = [
+        (&proxy, &["--etcd", "127.0.0.1:2379"], "http://"),
+        (&proxy, &["--backend", "http://a:1", "--etcd-ca", "/x"], "needs an --etcd"),
+        (&proxy, &["--etcd", "http://a:1", "--etcd-ca", &empty], "https://"),
+        (&etcd, &["--etcd-ca", "/nowhere"], "/nowhere"),
+        (&etcd, &["--etcd-ca", &empty], "no certificate"),
+        (&etcd, &["--etcd-cert", &empty], "--etcd-key"),
+        (&etcd, &["--etcd-user", "root"], "--etcd-password-file"),
+        (&etcd, &["--etcd-user", "root", "--etcd-password-file", &empty], "empty"),
+        (&proxy, &["--backend-dns", "http://10.0.0.1:1"], "--backend"),
+        (&proxy, &["--backend-dns", "http://a:1 http://a:1"], "twice"),
+        (&proxy, &["--backend-dns", "http://a:1", "--dns-ttl-min", "2m"], "--dns-ttl-max"),
+        (&demo, &["--register", "etcd://127.0.0.1:1/"], "--register-as"),
+        (&demo, &["--register", "http://127.0.0.1:1/"], "etcd://"),
+    ];
+    for (first, words, named) in cases {
+        let mut command = std::process::Command::new("timeout");
+        command.arg("10").arg(crate::support::proxy::CORELANE).args(first).args(words);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{words:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{words:?}: {text}");
+        assert!(text.contains(named), "{words:?} should name {named}: {text}");
+    }
 }
 
 /// A way to etcd that can be closed, and on which answers that have begun can fall silent.
@@ -343,7 +433,6 @@ impl Forwarder {
 
 impl ForwarderState {
     fn copy(&self, mut from: TcpStream, mut to: TcpStream) {
-        use std::io::{Read, Write};
         let generation = self.generation.load(Ordering::Relaxed);
         let moment = Duration::from_millis(20);
         from.set_read_timeout(Some(moment)).unwrap();

@@ -35,9 +35,13 @@ impl Server {
     /// `corelane backend` on any port, registered in this etcd under a lease of so many seconds.
     pub fn registered(etcd: &Etcd, name: &str, ttl: &str) -> Server {
         let place = format!("etcd://{}/corelane/", etcd.addr());
+        Server::registered_at(&place, &["--name", name, "--register-ttl", ttl])
+    }
+
+    /// `corelane backend` on any port, registered at this place, with more flags.
+    pub fn registered_at(place: &str, flags: &[&str]) -> Server {
         let mut command = Command::new(CORELANE);
-        command.args(["backend", "--listen", "127.0.0.1:0", "--name", name]);
-        command.args(["--register", &place, "--register-ttl", ttl]);
+        command.args(["backend", "--listen", "127.0.0.1:0", "--register", place]).args(flags);
         command.stderr(Stdio::null());
         Server::printing_its_address(command)
     }
