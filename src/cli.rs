@@ -20,6 +20,7 @@ pub use demo::{BackendArgs, DemoArgs, Register};
 pub use doctor::DoctorArgs;
 pub use documents::{CompletionsArgs, completions, manual};
 pub use flags::{LogFormat, ProxyArgs};
+pub use read::parse_line_format;
 pub use top::TopArgs;
 
 /// A thread-per-core HTTP load balancer.

@@ -224,8 +224,23 @@ pub struct ForwardConfig {
     pub forwarded: bool,
     /// Whether `X-Request-Id` is added where there is none.
     pub request_id: bool,
+    /// What becomes of `traceparent`.
+    pub traceparent: TraceParents,
     /// The networks whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+/// What becomes of `traceparent` (W3C Trace Context, level 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceParents {
+    /// All pass.
+    AsTheyAre,
+    /// Where there is no valid one, one is made that says so of sampling; `tracestate` goes with the
+    /// invalid ones.
+    Make {
+        /// Whether what follows is to be recorded.
+        is_sampled: bool,
+    },
 }
 
 /// What becomes of the forwarded headers of a trusted proxy; those of anyone else are replaced,

@@ -27,6 +27,21 @@ fn requests_of_16_connections_allocate_nothing() {
 }
 
 #[test]
+fn requests_that_are_logged_allocate_nothing() {
+    let path = std::env::temp_dir().join(format!("corelane-alloc-{}.log", std::process::id()));
+    let flags = ["--access-log", path.to_str().unwrap(), "--access-log-format", "json"];
+    let worker = Worker::start_with(&flags);
+    let mut clients = Clients::warmed(16, worker.addr);
+    let count = worker.allocations_of(TRACES_MAX, || clients.ask(100_000));
+    drop(worker);
+    let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+    std::fs::remove_file(&path).unwrap();
+    // A chunk is made when the writer has not given one back yet.
+    assert!(count <= CHUNKS_MADE_MAX, "{count} allocations in 100,000 requests");
+    assert!(lines >= 110_000, "{lines} lines");
+}
+
+#[test]
 fn requests_of_200_connections_allocate_once_in_a_thousand_at_most() {
     let worker = Worker::start();
     let mut clients = Clients::warmed(200, worker.addr);
@@ -77,13 +92,17 @@ struct Worker {
 
 impl Worker {
     fn start() -> Worker {
+        Worker::start_with(&[])
+    }
+
+    fn start_with(more: &[&str]) -> Worker {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         wait_until("the last worker has ended", || thread_id_of(WORKER).is_none());
         let backend = format!("http://{}", backend());
         let flags =
             ["corelane", "--listen", "127.0.0.1:0", "--workers", "1", "--backend", &backend];
-        let cli = Cli::read_flags(flags.map(str::to_owned).into_iter()).unwrap();
+        let cli = Cli::read_flags(flags.iter().chain(more).map(|flag| (*flag).to_owned())).unwrap();
         let cores = core_affinity::get_core_ids().unwrap().iter().map(|core| core.id).collect();
         let machine = Machine { cores, parallelism: 1, descriptors: 1024 };
         let server = Server::bind(cli.proxy.into_config(&machine).unwrap()).unwrap();
@@ -326,6 +345,8 @@ const SOON: Duration = Duration::from_secs(10);
 const REQUEST: &[u8] =
     b"GET /path?with=query HTTP/1.1\r\nHost: example.org\r\nUser-Agent: tests/alloc\r\n\
     Accept: */*\r\n\r\n";
+/// Chunks of log lines that are made while earlier ones are being written.
+const CHUNKS_MADE_MAX: u64 = 16;
 const SLOW_REQUEST: &[u8] = b"GET /slow HTTP/1.1\r\nHost: example.org\r\n\r\n";
 /// Of a slow request: long enough for all clients' to be there at once.
 const LATENCY: Duration = Duration::from_millis(300);

@@ -1,10 +1,14 @@
 //! What a request pays on its way: heads read and written, chunks found, the snapshot, the pool.
 //! README.md says what each benchmark guards.
 
+mod line;
+
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use corelane::config::{ForwardConfig, ForwardedHeaders, HEADERS_LIMIT, HeadLimits, IdleLimits};
+use corelane::config::{
+    ForwardConfig, ForwardedHeaders, HEADERS_LIMIT, HeadLimits, IdleLimits, TraceParents,
+};
 use corelane::http1::chunked::{Chunked, Output};
 use corelane::http1::forward::{self, Additions, Provenance};
 use corelane::http1::request;
@@ -41,10 +45,12 @@ fn build_request_head(bencher: Bencher<'_, '_>, client: &str) {
         forwarded_headers: ForwardedHeaders::Append,
         forwarded: false,
         request_id: false,
+        traceparent: TraceParents::AsTheyAre,
         trusted_proxies: Vec::new(),
     };
     let provenance = Provenance::new([10, 0, 0, 1].into(), ([10, 0, 0, 2], 80).into(), &config);
-    let additions = Additions { provenance: &provenance, upgrade: None, request_id: None };
+    let additions =
+        Additions { provenance: &provenance, upgrade: None, request_id: None, traceparent: None };
     let mut out = Vec::with_capacity(8 * 1024);
     bencher.bench_local(|| {
         out.clear();

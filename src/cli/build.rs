@@ -12,13 +12,14 @@ use std::num::NonZeroU32;
 
 use crate::cli::flags::{
     BackendLimitArgs, ClientLimitArgs, DriverArg, ForwardArgs, ForwardedHeadersArg, LogFormat,
-    ProxyArgs, SteerArg, WorkerArgs,
+    ProxyArgs, SteerArg, TraceParentArg, WorkerArgs,
 };
 use crate::cli::read::{List, parse_cores};
 use crate::config::{
     BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DEFAULT_POOL,
     DESCRIPTORS_RESERVED, DriverChoice, Faults, ForwardConfig, ForwardedHeaders, HeadLimits,
     IdleLimits, ListenerConfig, PoolConfig, RegistryConfig, RouteConfig, Steer, WORKERS_MAX,
+    IdleLimits, ListenerConfig, PoolConfig, RouteConfig, Steer, TraceParents, WORKERS_MAX,
     WorkersConfig,
 };
 use crate::error::StartError;
@@ -164,6 +165,11 @@ impl ForwardArgs {
             },
             forwarded: self.forwarded,
             request_id: self.request_id,
+            traceparent: match self.traceparent {
+                TraceParentArg::Off => TraceParents::AsTheyAre,
+                TraceParentArg::Sampled => TraceParents::Make { is_sampled: true },
+                TraceParentArg::Unsampled => TraceParents::Make { is_sampled: false },
+            },
             trusted_proxies: List::join(self.trusted_proxies),
         }
     }

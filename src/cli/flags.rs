@@ -20,7 +20,7 @@ pub(super) use access_log::AccessLogArgs;
 pub(super) use admin::AdminArgs;
 pub(super) use balance::{BalanceArgs, PolicyArg, QueueArgs, RetryArgs};
 pub(super) use discovery::{DiscoveryArgs, EtcdAccessArgs, EtcdArgs};
-pub(super) use forward::{ForwardArgs, ForwardedHeadersArg};
+pub(super) use forward::{ForwardArgs, ForwardedHeadersArg, TraceParentArg};
 pub(super) use health::{BreakerArgs, EjectArgs, HealthArgs, InitialArg};
 pub(super) use limits::{BackendLimitArgs, ClientLimitArgs};
 pub(super) use registry::RegistryArgs;

@@ -17,6 +17,8 @@ use ipnet::IpNet;
 
 pub(super) use access_log::{parse_access_log, parse_line_format};
 pub(super) use admin::{parse_admin, parse_admin_host};
+pub(super) use access_log::parse_access_log;
+pub use access_log::parse_line_format;
 pub(super) use backend::parse_backend;
 pub(super) use discovery::{
     EtcdPlace, parse_backend_dns, parse_dns_server, parse_etcd_member, parse_etcd_prefix,

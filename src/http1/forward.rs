@@ -12,6 +12,7 @@ use crate::config::{ForwardConfig, ForwardedHeaders};
 use crate::http1::framing::Framing;
 use crate::http1::request::RequestHead;
 use crate::http1::response::{ResponseHead, SWITCHING_PROTOCOLS, forbids_framing, opens_tunnel};
+use crate::http1::trace::TraceParent;
 use crate::http1::{Known, Version, client, is_named, list_of};
 
 /// What backends are told about a client; the same for every request of a connection.
@@ -62,6 +63,17 @@ pub struct Additions<'a> {
     pub upgrade: Option<&'a str>,
     /// The `X-Request-Id` of a request that has none.
     pub request_id: Option<u128>,
+    /// What stands for `traceparent`, and for the `tracestate` that belongs to the one it replaces.
+    pub traceparent: Option<TraceParent>,
+}
+
+/// The `X-Request-Id` that a backend gets of the client's, the first of several.
+#[must_use]
+pub fn request_id_of<'b>(head: &RequestHead<'_, 'b>) -> Option<&'b [u8]> {
+    let is_it = |header: &&Header<'_>| Known::of(header.name) == Some(Known::XRequestId);
+    let header = head.headers.iter().find(is_it)?;
+    let is_taken_out = head.names_headers && is_named(head.headers, header.name);
+    (!is_taken_out).then_some(header.value)
 }
 
 /// Writes the head of a request for a backend to the end of `out`.
@@ -84,6 +96,9 @@ pub fn request(head: &RequestHead<'_, '_>, additions: &Additions<'_>, out: &mut 
             Some(Known::XForwardedHost) => has_host = true,
             Some(Known::XForwardedProto) => has_proto = true,
             Some(Known::XRequestId) => has_id = true,
+            Some(Known::TraceParent | Known::TraceState) if additions.traceparent.is_some() => {
+                continue;
+            }
             Some(Known::Te) => {
                 wants_trailers |=
                     list_of(header.value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
@@ -115,6 +130,9 @@ pub fn request(head: &RequestHead<'_, '_>, additions: &Additions<'_>, out: &mut 
     }
     if let Some(id) = additions.request_id.filter(|_| !has_id) {
         write_display(out, format_args!("X-Request-Id: {id:032x}\r\n"));
+    }
+    if let Some(traceparent) = &additions.traceparent {
+        write_header(out, &Header { name: "traceparent", value: traceparent });
     }
     out.extend_from_slice(match head.version {
         Version::Http11 => b"Via: 1.1 corelane\r\n\r\n",

@@ -13,6 +13,7 @@ pub mod key;
 pub mod reply;
 pub mod request;
 pub mod response;
+pub mod trace;
 
 /// The protocol version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ enum Known {
     ProxyAuthorization,
     ProxyConnection,
     Te,
+    TraceParent,
+    TraceState,
     TransferEncoding,
     Upgrade,
     XForwardedFor,
@@ -62,7 +65,9 @@ impl Known {
             7 => ("upgrade", Known::Upgrade),
             9 => ("forwarded", Known::Forwarded),
             10 if name.as_bytes()[0] | 0x20 == b'c' => ("connection", Known::Connection),
+            10 if name.as_bytes()[0] | 0x20 == b't' => ("tracestate", Known::TraceState),
             10 => ("keep-alive", Known::KeepAlive),
+            11 => ("traceparent", Known::TraceParent),
             12 => ("x-request-id", Known::XRequestId),
             14 => ("content-length", Known::ContentLength),
             15 => ("x-forwarded-for", Known::XForwardedFor),
@@ -188,6 +193,8 @@ mod tests {
             ("x-forwarded-proto", Known::XForwardedProto),
             ("Transfer-Encoding", Known::TransferEncoding),
             ("Proxy-Connection", Known::ProxyConnection),
+            ("Traceparent", Known::TraceParent),
+            ("TRACESTATE", Known::TraceState),
             ("X-Forwarded-Host", Known::XForwardedHost),
             ("X_forwarded_For", Known::XForwardedFor),
         ] {

@@ -11,7 +11,9 @@ use std::time::Instant;
 use httparse::Header;
 
 use crate::clock;
-use crate::config::{BalanceConfig, HEADERS_LIMIT, Policy, PoolConfig};
+use crate::config::{
+    BalanceConfig, ForwardConfig, HEADERS_LIMIT, Policy, PoolConfig, TraceParents,
+};
 use crate::error::{Cause, Fate};
 use crate::http1::chunked::Output;
 use crate::http1::client;
@@ -20,13 +22,13 @@ use crate::http1::framing::{Body, Framing};
 use crate::http1::key;
 use crate::http1::request::{self, RequestHead};
 use crate::http1::response::AnswerTo;
+use crate::http1::trace::{self, TraceParent};
 use crate::metrics::Counter;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::hash;
 use crate::upstream::route::{self, Way};
 use crate::upstream::snapshot::{Held, Pool, PoolId, Snapshot};
 use crate::worker::buffer::{Buffer, Scratch};
-use crate::worker::peer::Peer;
 use crate::worker::progress::Facts;
 use crate::worker::record::Record;
 use crate::worker::state::Worker;
@@ -101,11 +103,11 @@ impl<'a> Asked<'a> {
     /// What ends its connection.
     fn direct(
         &self,
-        worker: &Worker,
-        peer: &Peer,
+        record: &Record<'_>,
         head: &mut RequestHead<'_, 'a>,
         out: &mut Vec<u8>,
     ) -> Result<Destination, Cause> {
+        let (worker, peer) = (record.worker, record.peer);
         if !self.is_allowed {
             return Ok(Destination::nowhere(Refusal::Cause(Cause::ClientRate)));
         }
@@ -135,7 +137,9 @@ impl<'a> Asked<'a> {
             provenance: &peer.provenance,
             upgrade: upgrade.map(String::as_str),
             request_id: forward.request_id.then(|| fastrand::u128(..)),
+            traceparent: traceparent_for(forward, head),
         };
+        record.keep_ids(head, &additions);
         forward::request(head, &additions, out);
         Ok(Destination { pool, refusal: None, hash, session })
     }
@@ -166,7 +170,7 @@ pub fn read(record: &Record<'_>, buffer: &mut Buffer) -> Result<Option<Request>,
     let snapshot = worker.snapshot();
     let mut scratch = worker.buffers.take_scratch();
     let asked = Asked { snapshot: &snapshot, is_allowed, upgrade };
-    let destination = match asked.direct(worker, peer, &mut head, &mut scratch.request) {
+    let destination = match asked.direct(record, &mut head, &mut scratch.request) {
         Ok(destination) => destination,
         Err(cause) => {
             worker.buffers.give_scratch(scratch);
@@ -273,6 +277,13 @@ fn facts_of(head: &RequestHead<'_, '_>, upgrade: Option<usize>) -> Facts {
         upgrade,
         expects_continue: head.expects_continue,
     }
+}
+
+/// What stands for a `traceparent` that is not there or not valid, where one is to be made.
+fn traceparent_for(config: &ForwardConfig, head: &RequestHead<'_, '_>) -> Option<TraceParent> {
+    let TraceParents::Make { is_sampled } = config.traceparent else { return None };
+    let make = || trace::made(fastrand::u128(1..), fastrand::u64(1..), is_sampled);
+    trace::of(head.headers, head.names_headers).is_none().then(make)
 }
 
 /// The hash of a request's key; a request without one gets any.

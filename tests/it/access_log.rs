@@ -284,6 +284,37 @@ fn formats_of_text_are_written_as_asked() {
     }
 }
 
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// What a client sends of a trace, whether the backend gets that as it came, and its `tracestate`.
+#[test]
+fn ids_are_passed_or_made_and_logged() {
+    let upstream = Upstream::answering(ok("four", false));
+    let flags = Flags::to(&[&upstream]).switch("--request-id").with("--traceparent", "sampled");
+    let log = Logging::json(flags);
+    let valid = format!("traceparent: {TRACE}\r\ntracestate: a=b\r\nX-Request-Id: mine\r\n");
+    let invalid = format!("traceparent: {}\r\ntracestate: a=b\r\n", TRACE.to_uppercase());
+    for (index, (headers, passes)) in
+        [(valid, true), (invalid, false), (String::new(), false)].into_iter().enumerate()
+    {
+        log.proxy.client().request(format!("GET / HTTP/1.1\r\nHost: t\r\n{headers}\r\n"));
+        let line = &log.wait_for(index + 1)[index];
+        let head = upstream.last_request().head;
+        let (parent, id) = (head.get("traceparent").unwrap(), head.get("x-request-id").unwrap());
+        assert_eq!(
+            (parent == TRACE, head.get("tracestate").is_some()),
+            (passes, passes),
+            "{headers}"
+        );
+        assert!(
+            parent.len() == 55 && parent.starts_with("00-") && parent.ends_with("-01"),
+            "{parent}"
+        );
+        assert_eq!((&line["trace_id"], &line["request_id"]), (&parent[3..35].into(), &id.into()));
+        assert_eq!(id == "mine", passes);
+    }
+}
+
 /// With one of a million, only what failed is logged, in all likelihood.
 #[test]
 fn sampling_keeps_what_failed() {

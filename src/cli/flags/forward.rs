@@ -20,6 +20,10 @@ pub(in crate::cli) struct ForwardArgs {
     #[arg(long, env = "CORELANE_REQUEST_ID",
         action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(in crate::cli) request_id: bool,
+    /// Add traceparent (W3C Trace Context) to requests that have no valid one, as the begin of a trace
+    /// that is sampled or not; an invalid one and its tracestate go.
+    #[arg(long, value_enum, default_value = "off", env = "CORELANE_TRACEPARENT")]
+    pub(in crate::cli) traceparent: TraceParentArg,
     /// Networks of proxies in front of corelane, as in 10.0.0.0/8; repeatable. Their forwarded
     /// headers are believed, anyone else's are replaced [default: none].
     #[arg(long, value_name = "CIDR", env = "CORELANE_TRUSTED_PROXIES", value_parser = list(parse_network))]
@@ -32,6 +36,16 @@ pub(in crate::cli) struct ForwardArgs {
     #[arg(long, env = "CORELANE_CONNECT",
         action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(in crate::cli) connect: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum TraceParentArg {
+    /// Everyone's pass as they are, and none are added.
+    Off,
+    /// A trace that is begun here is recorded by whoever heeds that.
+    Sampled,
+    /// A trace that is begun here is not.
+    Unsampled,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -17,7 +17,10 @@ pub(in crate::cli) fn parse_access_log(text: &str) -> Result<Option<LogTarget>, 
 }
 
 /// Reads `common`, `combined`, `json` or directives.
-pub(in crate::cli) fn parse_line_format(text: &str) -> Result<LineFormat, String> {
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn parse_line_format(text: &str) -> Result<LineFormat, String> {
     match text {
         "common" => directives(COMMON),
         "combined" => directives(COMBINED),

@@ -42,7 +42,7 @@ pub fn busy_time(lane: &Lane) -> Option<Duration> {
     })
 }
 
-const COUNTERS: [(About, Counter); 5] = [
+const COUNTERS: [(About, Counter); 7] = [
     (("worker_requests_received", "Requests whose head a worker read."), Counter::Requests),
     (
         ("client_connections_accepted", "Clients' connections taken up, by who serves them."),
@@ -55,6 +55,14 @@ const COUNTERS: [(About, Counter); 5] = [
     (
         ("accept_pauses", "Times that accepting paused for want of descriptors or memory."),
         Counter::AcceptPauses,
+    ),
+    (
+        ("access_log_lines", "Lines of the access log, those dropped later too."),
+        Counter::AccessLogLines,
+    ),
+    (
+        ("access_log_lines_dropped", "Lines dropped, since too many waited to be written."),
+        Counter::AccessLogDropped,
     ),
     (("sweeps", "Walks of a worker over its deadlines."), Counter::Sweeps),
 ];

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::*;
-use crate::config::HeadLimits;
+use crate::config::{HeadLimits, TraceParents};
 use crate::http1::response::AnswerTo;
 use crate::http1::{request as request_head, response as response_head};
 
@@ -16,6 +16,7 @@ fn config(mode: ForwardedHeaders) -> ForwardConfig {
         forwarded_headers: mode,
         forwarded: false,
         request_id: false,
+        traceparent: TraceParents::AsTheyAre,
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
     }
 }
@@ -30,6 +31,7 @@ fn forwarded(head: &str, client: &str, config: &ForwardConfig) -> String {
         provenance: &provenance,
         upgrade: head.upgrade.map(|_| "websocket"),
         request_id: config.request_id.then_some(0xabc),
+        traceparent: None,
     };
     let mut out = b"before".to_vec();
     request(&head, &additions, &mut out);

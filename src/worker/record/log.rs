@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use crate::access_log::{Entry, Field};
 use crate::clock;
+use crate::http1::forward::{self, Additions};
 use crate::http1::request::RequestHead;
+use crate::http1::trace;
 use crate::worker::record::Record;
 
 impl Record<'_> {
@@ -27,10 +29,20 @@ impl Record<'_> {
         }
     }
 
-    /// Keeps an id of the request or of its trace.
-    pub fn keep_id(&self, field: Field, id: &[u8]) {
-        if self.worker.access_log.is_some() {
-            self.facts.captured.borrow_mut().keep(field, &[id]);
+    /// Keeps the ids that a backend gets with it: the client's, or those that were made.
+    pub fn keep_ids(&self, head: &RequestHead<'_, '_>, additions: &Additions<'_>) {
+        if self.worker.access_log.is_none() {
+            return;
+        }
+        let mut captured = self.facts.captured.borrow_mut();
+        let made = additions.request_id.map(trace::hex_of);
+        let theirs = forward::request_id_of(head);
+        if let Some(id) = theirs.or(made.as_ref().map(|id| &id[..])) {
+            captured.keep(Field::RequestId, &[id]);
+        }
+        let made = additions.traceparent.as_ref().map(|it| &it[..]);
+        if let Some(parent) = made.or_else(|| trace::of(head.headers, head.names_headers)) {
+            captured.keep(Field::TraceId, &[trace::id_of(parent)]);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use corelane::config::{ForwardConfig, ForwardedHeaders, HeadLimits};
+use corelane::config::{ForwardConfig, ForwardedHeaders, HeadLimits, TraceParents};
 use corelane::error::Cause;
 use corelane::http1::Version;
 use corelane::http1::chunked::{Chunked, Fault, Output};
@@ -77,6 +77,7 @@ fn forward_request(data: &[u8]) -> Result<Option<Forwarded>, Cause> {
         forwarded_headers: ForwardedHeaders::Append,
         forwarded: true,
         request_id: true,
+        traceparent: TraceParents::AsTheyAre,
         trusted_proxies: Vec::new(),
     };
     let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 80));
@@ -85,6 +86,7 @@ fn forward_request(data: &[u8]) -> Result<Option<Forwarded>, Cause> {
         provenance: &provenance,
         upgrade: head.upgrade.map(|_| "websocket"),
         request_id: Some(7),
+        traceparent: None,
     };
     let mut out = Vec::new();
     forward::request(&head, &additions, &mut out);
