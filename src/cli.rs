@@ -1,14 +1,17 @@
 //! The command line: flags, their environment variables, and the `Config` they make.
 //!
-//! Precedence is flag, then environment. What cannot work is refused here, in one line, before
+//! Precedence is flag, then environment, then file. What cannot work is refused here, in one line, before
 //! any socket opens.
 
 mod build;
+mod check;
 mod demo;
 mod doctor;
 mod documents;
+mod file;
 mod flags;
 mod read;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod top;
@@ -16,11 +19,14 @@ mod top;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use build::Machine;
+pub use check::CheckArgs;
 pub use demo::{BackendArgs, DemoArgs, Register};
 pub use doctor::DoctorArgs;
 pub use documents::{CompletionsArgs, completions, manual};
+pub use file::{FileError, ReadError};
 pub use flags::{LogFormat, ProxyArgs};
 pub use read::parse_line_format;
+pub use reload::Reader;
 pub use top::TopArgs;
 
 /// A thread-per-core HTTP load balancer.
@@ -41,6 +47,9 @@ pub struct Cli {
     /// The load balancer's flags.
     #[command(flatten)]
     pub proxy: ProxyArgs,
+    /// Whether they are only to be checked and printed.
+    #[arg(skip)]
+    pub is_check: bool,
 }
 
 /// What to run instead of the load balancer.
@@ -54,6 +63,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Watch a running load balancer in the terminal, by its admin API.
     Top(TopArgs),
+    /// Validate flags and configuration file, and print what they make together, as a file.
+    Check(CheckArgs),
     /// Print a script that makes a shell complete corelane's flags.
     Completions(CompletionsArgs),
     /// Print the manual page, for man -l.
@@ -68,9 +79,31 @@ impl Cli {
     ///
     /// # Errors
     /// What clap has to say, help and version included.
-    pub fn read() -> Result<Cli, clap::Error> {
-        let is_of_subcommand = Cli::subcommand(std::env::args()).is_some();
-        if is_of_subcommand { Cli::read_flags(std::env::args()) } else { Cli::try_parse() }
+    pub fn read() -> Result<Cli, ReadError> {
+        match Cli::subcommand(std::env::args()).as_deref() {
+            None => Cli::read_all(&Cli::proxy_args()),
+            Some("check") if !std::env::args().any(|it| it == "--help" || it == "-h") => {
+                Ok(Cli { is_check: true, ..Cli::read_all(&Cli::proxy_args())? })
+            }
+            Some(_) => Ok(Cli::read_flags(std::env::args())?),
+        }
+    }
+
+    /// The process's arguments for the load balancer, the program's name first: those of
+    /// `corelane check` are the same.
+    #[must_use]
+    pub fn proxy_args() -> Vec<String> {
+        let is_check = Cli::subcommand(std::env::args()).as_deref() == Some("check");
+        let args = std::env::args().enumerate();
+        args.filter(|(index, _)| !(is_check && *index == 1)).map(|(_, word)| word).collect()
+    }
+
+    /// Reads these arguments of the load balancer, the environment, and the file that they name.
+    ///
+    /// # Errors
+    /// What clap has to say, help and version included, or what is wrong with the file.
+    pub fn read_all(args: &[String]) -> Result<Cli, ReadError> {
+        file::read(args)
     }
 
     /// The subcommand that these arguments name, the program's name first.

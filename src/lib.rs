@@ -31,6 +31,9 @@
 //! (`control::passive` with [`health::outlier`] and [`health::breaker`]) and operators say, and
 //! `control::publish` makes a snapshot of it.
 //!
+//! A configuration file ([`config::RouteConfig`], [`config::PoolConfig`]) is read by `cli::file`, as words of
+//! the command line; on SIGHUP `control::reload` reads it again and makes one more snapshot of it.
+//!
 //! The head for the backend is written before an endpoint is picked: it does not depend on the
 //! endpoint, so one synchronous pass goes from the client's bytes to the backend's bytes, nothing
 //! borrowed lives across a wait, and a retry sends the same bytes again.

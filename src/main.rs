@@ -14,8 +14,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use corelane::cli::{
-    BackendArgs, Cli, Command, DemoArgs, DoctorArgs, LogFormat, Machine, ProxyArgs, TopArgs,
-    completions, line_of, manual,
+    BackendArgs, Cli, Command, DemoArgs, DoctorArgs, LogFormat, Machine, ProxyArgs, ReadError,
+    Reader, TopArgs, completions, line_of, manual,
 };
 use corelane::demo::{self, Backend, BackendConfig};
 use corelane::discovery::Registration;
@@ -30,7 +30,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
-        Err(error) => return tell_usage(&error),
+        Err(ReadError::Flags(error)) => return tell_usage(&error),
+        Err(ReadError::File(error)) => {
+            say(&mut std::io::stderr(), &error.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
     };
     let writer = start_log(cli.proxy.log());
     let result = match cli.command {
@@ -40,11 +44,14 @@ fn main() -> ExitCode {
         Some(Command::Top(args)) => run_top(args),
         Some(Command::Completions(args)) => print(&completions(args.shell)),
         Some(Command::Man) => print_manual(),
+        Some(Command::Check(_)) => check(cli.proxy),
+        None if cli.is_check => check(cli.proxy),
         None => run_proxy(cli.proxy),
     };
     let code = result.unwrap_or_else(|error| {
         // Not through the log, which --log-level may have switched off.
-        say(&mut std::io::stderr(), &format!("corelane: {error}"));
+        let prefix = if matches!(error, StartError::ConfigFile(_)) { "" } else { "corelane: " };
+        say(&mut std::io::stderr(), &format!("{prefix}{error}"));
         error.exit_code()
     });
     // Writes the lines that are queued, if anybody reads them.
@@ -54,9 +61,21 @@ fn main() -> ExitCode {
 
 fn run_proxy(args: ProxyArgs) -> Result<u8, StartError> {
     let signals = Signals::keep()?;
-    let server = bind(args)?;
+    let descriptors = raise_descriptor_limit();
+    let reader = Reader::new(&args, machine(descriptors));
+    let server = Server::bind(args.into_config(&machine(descriptors))?)?;
+    if let Some(reader) = reader {
+        server.handle().reload_by(move || reader.read());
+    }
     server.stop_on(signals)?;
     server.run()
+}
+
+/// Says what flags, environment and file make together.
+fn check(args: ProxyArgs) -> Result<u8, StartError> {
+    let text = args.to_file();
+    args.into_config(&machine(raise_descriptor_limit()))?;
+    print(text.as_bytes())
 }
 
 fn bind(args: ProxyArgs) -> Result<Server, StartError> {

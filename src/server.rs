@@ -256,6 +256,7 @@ impl Server {
                 }
                 Ok(Event::Signal(signal)) => return Ok(Some(Stop::Signal(signal))),
                 Ok(Event::Drain) => return Ok(Some(Stop::Admin)),
+                Ok(Event::Reload) => self.reload(),
                 Ok(Event::Ended { id, how }) => self.replace(id, &how?)?,
                 Err(_closed) => break,
             }
@@ -275,6 +276,7 @@ impl Server {
                 recv(events) -> event => match event {
                     Ok(Event::Signal(signal)) => return Ok(Some(Stop::Signal(signal))),
                     Ok(Event::Drain) => return Ok(Some(Stop::Admin)),
+                    Ok(Event::Reload) => self.reload(),
                     Ok(Event::Ended { id, how }) => self.replace(id, &how?)?,
                     Ok(Event::Started { id, driver }) => self.process.worker_started(id, driver),
                     Err(_closed) => return Ok(None),
@@ -325,6 +327,7 @@ impl Server {
             let event = next_event(&self.events, control, deadline);
             match event {
                 Next::Event(Event::Signal(signal)) => return Ok(Some(Stop::Signal(signal))),
+                Next::Event(Event::Reload) => self.reload(),
                 Next::Event(Event::Drain) if self.is_draining => {}
                 Next::Event(Event::Drain) => return Ok(Some(Stop::Admin)),
                 Next::Event(Event::Started { id, driver }) => {
@@ -348,6 +351,15 @@ impl Server {
             }
         }
         Ok(None)
+    }
+
+    /// Reads the configuration again. The workers go on meanwhile; what is refused is logged.
+    fn reload(&self) {
+        if self.is_draining {
+            tracing::info!("the configuration is not read again: corelane drains");
+        } else if self.control.handle().reload_blocking().is_err() {
+            tracing::debug!("the last configuration stays in force");
+        }
     }
 
     /// Starts a worker that died again on a new thread.

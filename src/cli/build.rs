@@ -5,6 +5,7 @@ mod admin;
 mod balance;
 mod discovery;
 mod health;
+mod pools;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -16,13 +17,12 @@ use crate::cli::flags::{
 };
 use crate::cli::read::{List, parse_cores};
 use crate::config::{
-    BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DEFAULT_POOL,
-    DESCRIPTORS_RESERVED, DriverChoice, Faults, ForwardConfig, ForwardedHeaders, HeadLimits,
-    IdleLimits, ListenerConfig, PoolConfig, RegistryConfig, RouteConfig, Steer, WORKERS_MAX,
-    IdleLimits, ListenerConfig, PoolConfig, RouteConfig, Steer, TraceParents, WORKERS_MAX,
-    WorkersConfig,
+    BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DESCRIPTORS_RESERVED,
+    DriverChoice, Faults, ForwardConfig, ForwardedHeaders, HeadLimits, IdleLimits, ListenerConfig,
+    RegistryConfig, Steer, TraceParents, WORKERS_MAX, WorkersConfig,
 };
 use crate::error::StartError;
+use pools::{PoolArgs, pools_of, routes_of};
 
 /// What the machine allows this process.
 #[derive(Clone, Debug)]
@@ -56,32 +56,24 @@ impl ProxyArgs {
     pub fn into_config(self, machine: &Machine) -> Result<Config, StartError> {
         let ProxyArgs { traffic, discovery, balance, queue, retry, health, eject, breaker, .. } =
             self;
-        let ProxyArgs {
-            workers,
-            backend,
-            client,
-            forward,
-            access_log,
-            admin,
-            registry,
-            process,
-            ..
-        } = self;
+        let ProxyArgs { workers, backend, client, forward, access_log, .. } = self;
+        let ProxyArgs { admin, registry, process, file, .. } = self;
+        let mut content = file.content;
+        let queue_timeout = queue.queue_timeout;
+        let limits = backend;
+        let own = PoolArgs { balance, queue_timeout, retry, health, eject, breaker, limits };
+        let backends = backends_of(List::join(traffic.backend))?;
+        let discovery = discovery.into_config()?;
+        let is_filled_by_others = discovery.is_any() || registry.backends_file.is_some();
+        let listeners = listeners_of(&List::join(traffic.listen), &workers)?;
+        let mut problems = Vec::new();
+        let pools = pools_of(own, backends, is_filled_by_others, &mut content, &mut problems)?;
+        let routes = routes_of(&content, &pools, &listeners, problems)?;
         Ok(Config {
-            listeners: listeners_of(&List::join(traffic.listen), &workers)?,
-            pools: vec![PoolConfig {
-                name: DEFAULT_POOL.to_owned(),
-                backends: backends_of(List::join(traffic.backend))?,
-                balance: balance.into_config()?,
-                queue_timeout: queue.queue_timeout,
-                retry: retry.into_config()?,
-                health: health.into_config()?,
-                eject: eject.config()?,
-                breaker: breaker.config()?,
-                limits: backend.limits(),
-            }],
-            discovery: discovery.into_config()?,
-            routes: vec![RouteConfig::catch_all()],
+            listeners,
+            pools,
+            discovery,
+            routes,
             registry: RegistryConfig {
                 backends_file: registry.backends_file,
                 state_file: registry.state_file,
@@ -203,10 +195,16 @@ fn listeners_of(
     Ok(addrs.iter().map(listener).collect())
 }
 
-fn backends_of(backends: Vec<BackendConfig>) -> Result<Vec<BackendConfig>, StartError> {
-    if backends.len() > BACKENDS_MAX {
-        return Err(usage(format!("--backend is given more than {BACKENDS_MAX} times")));
+/// Refuses more backends than there can be.
+fn at_most_backends(count: usize) -> Result<(), String> {
+    match count <= BACKENDS_MAX {
+        true => Ok(()),
+        false => Err(format!("there are more than {BACKENDS_MAX} backends")),
     }
+}
+
+fn backends_of(backends: Vec<BackendConfig>) -> Result<Vec<BackendConfig>, StartError> {
+    at_most_backends(backends.len()).map_err(usage)?;
     let mut seen = HashSet::new();
     match backends.iter().find(|backend| !seen.insert(backend.authority())) {
         Some(twice) => {

@@ -4,6 +4,7 @@ mod access_log;
 mod admin;
 mod balance;
 mod discovery;
+mod file;
 mod forward;
 mod health;
 mod limits;
@@ -20,11 +21,13 @@ pub(super) use access_log::AccessLogArgs;
 pub(super) use admin::AdminArgs;
 pub(super) use balance::{BalanceArgs, PolicyArg, QueueArgs, RetryArgs};
 pub(super) use discovery::{DiscoveryArgs, EtcdAccessArgs, EtcdArgs};
+pub(super) use file::FileArgs;
 pub(super) use forward::{ForwardArgs, ForwardedHeadersArg, TraceParentArg};
 pub(super) use health::{BreakerArgs, EjectArgs, HealthArgs, InitialArg};
 pub(super) use limits::{BackendLimitArgs, ClientLimitArgs};
 pub(super) use registry::RegistryArgs;
 
+use crate::cli::file::Setting;
 use crate::cli::read::{List, duration, list, number, parse_backend, parse_fault, parse_listen};
 use crate::config::{BackendConfig, Faults, WORKERS_MAX};
 
@@ -63,6 +66,11 @@ pub struct ProxyArgs {
     pub(super) admin: AdminArgs,
     #[command(flatten)]
     pub(super) process: ProcessArgs,
+    #[command(flatten)]
+    pub(super) file: FileArgs,
+    /// All of them as they are printed, where there is a file.
+    #[arg(skip)]
+    pub(super) settings: Vec<Setting>,
 }
 
 #[derive(Debug, Args)]
@@ -82,7 +90,7 @@ pub(super) struct TrafficArgs {
     #[arg(
         long,
         value_name = "http://HOST:PORT[,weight=N][,max-conns=N][,backup][,drain][,maintenance]",
-        required_unless_present_any = ["backend_dns", "backends_file", "etcd"],
+        required_unless_present_any = ["backend_dns", "backends_file", "etcd", "config"],
         env = "CORELANE_BACKEND",
         value_parser = list(parse_backend)
     )]

@@ -15,10 +15,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub(super) use access_log::{parse_access_log, parse_line_format};
-pub(super) use admin::{parse_admin, parse_admin_host};
 pub(super) use access_log::parse_access_log;
 pub use access_log::parse_line_format;
+pub(super) use admin::{parse_admin, parse_admin_host};
 pub(super) use backend::parse_backend;
 pub(super) use discovery::{
     EtcdPlace, parse_backend_dns, parse_dns_server, parse_etcd_member, parse_etcd_prefix,

@@ -84,6 +84,7 @@ impl Publisher {
         let mut turns = self.registry.set_pools(names);
         turns.extend(self.registry.hear(flags));
         self.carry_out(turns, CAUSE_RELOAD);
+        self.pools.trust_new();
         self.note_cause(CAUSE_RELOAD);
         Ok(())
     }

@@ -9,13 +9,15 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::config::{BACKENDS_MAX, BackendConfig, Mode, PoolConfig, RouteConfig};
 use crate::control::pools::POOLS_MAX;
+use crate::control::reload::Reload;
 use crate::control::view::{BackendView, Change, Difference, PoolView, Revision};
 
 /// The way to the control thread; clones share it.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    commands: mpsc::Sender<Command>,
+    pub(super) commands: mpsc::Sender<Command>,
     changes: broadcast::Sender<Change>,
+    pub(super) reload: Reload,
 }
 
 /// What is asked of the control thread, and where the reply goes.
@@ -158,7 +160,10 @@ impl Handle {
     pub(super) fn new() -> (Handle, Desk) {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (changes, _) = broadcast::channel(CHANGES_MAX);
-        (Handle { commands: sender, changes: changes.clone() }, Desk { commands, changes })
+        (
+            Handle { commands: sender, changes: changes.clone(), reload: Reload::default() },
+            Desk { commands, changes },
+        )
     }
 
     /// All pools with their backends.

@@ -14,6 +14,7 @@ mod pools;
 pub mod prometheus;
 mod publish;
 mod registry;
+mod reload;
 mod roster;
 mod saver;
 mod slots;
@@ -48,6 +49,7 @@ use crate::upstream::snapshot::Published;
 pub use crate::health::vitals::Vitals;
 pub use handle::{CHANGES_MAX, Done, Handle, Patch, Refusal, SNAPSHOTS_MAX};
 pub use publish::Bell;
+pub use reload::Reading;
 pub use view::{BackendView, Change, Difference, PoolView, Revision, Shown, State};
 
 /// The running control thread; dropping it asks the thread to end without waiting.

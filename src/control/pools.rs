@@ -125,6 +125,26 @@ impl Pools {
         self.has_other_routes = true;
     }
 
+    /// Of pools that have no backend that is known to be up, those take requests that were never
+    /// probed: other settings are no reason to refuse all until the first probe.
+    pub(super) fn trust_new(&mut self) {
+        let mut names = Vec::new();
+        for pool in self.pools.iter_mut().filter(|pool| pool.is_configured) {
+            let config = pool.roster.config().clone();
+            let members = &mut pool.roster.members;
+            if members.iter().any(|it| it.is_judged && it.is_fit()) {
+                continue;
+            }
+            for member in members.iter_mut().filter(|it| !it.is_judged) {
+                (member.is_judged, member.is_healthy) = (true, true);
+                member.why = "not probed yet, and no other is up".to_owned();
+                let authority = member.entry.backend.authority();
+                names.push(Name { pool: config.name.clone(), authority });
+            }
+        }
+        names.iter().for_each(|name| self.watch(name));
+    }
+
     /// Whether there could be these pools beside those that there were.
     pub(super) fn has_room_for(&self, configs: &[Arc<PoolConfig>]) -> bool {
         let is_new = |config: &&Arc<PoolConfig>| self.pool(&config.name).is_none();

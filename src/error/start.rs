@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 pub enum StartError {
     /// The flags are impossible together; exit code 64.
     Usage(String),
+    /// The configuration file is wrong; a line for each reason, each with its place; exit code 64.
+    ConfigFile(String),
     /// A listening address is taken.
     AddressInUse(SocketAddr),
     /// A listening socket could not be made.
@@ -35,7 +37,7 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Usage(_) => EXIT_USAGE,
+            StartError::Usage(_) | StartError::ConfigFile(_) => EXIT_USAGE,
             _ => EXIT_SYSTEM,
         }
     }
@@ -45,6 +47,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Usage(reason) => write!(f, "{reason}; see corelane --help"),
+            StartError::ConfigFile(reasons) => f.write_str(reasons),
             StartError::AddressInUse(addr) => write!(
                 f,
                 "{addr} is in use by another process: find it with ss -ltnp and stop it, or \
@@ -107,6 +110,7 @@ impl std::error::Error for StartError {
             | StartError::AccessLog(_, error)
             | StartError::Resource(_, error) => Some(error),
             StartError::Usage(_)
+            | StartError::ConfigFile(_)
             | StartError::AddressInUse(_)
             | StartError::Driver(_)
             | StartError::Unanswered(_)

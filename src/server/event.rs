@@ -15,6 +15,8 @@ use crate::worker::Ended;
 #[derive(Debug)]
 pub(super) enum Event {
     Signal(i32),
+    /// The configuration is to be read again.
+    Reload,
     /// The admin API asks for a drain.
     Drain,
     Started {

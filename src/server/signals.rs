@@ -1,12 +1,12 @@
 //! The signals that a server heeds, and the thread that receives them.
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::access_log::AccessLog;
 use crate::error::StartError;
 use crate::server::{Event, Server};
 
-/// SIGTERM, SIGINT and SIGUSR1, kept from now on for the server that will be stopped by them.
+/// SIGTERM, SIGINT, SIGHUP and SIGUSR1, kept from now on for the server that will be stopped by them.
 #[derive(Debug)]
 pub struct Signals(signal_hook::iterator::Signals);
 
@@ -16,13 +16,14 @@ impl Signals {
     /// # Errors
     /// When the signals cannot be had.
     pub fn keep() -> Result<Signals, StartError> {
-        let kept = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGUSR1]);
+        let kept = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]);
         kept.map(Signals).map_err(|error| StartError::Resource("the signals", error))
     }
 }
 
 impl Server {
-    /// Lets SIGTERM and SIGINT stop this server, and SIGUSR1 open its access log again.
+    /// Lets SIGTERM and SIGINT stop this server, SIGHUP read its configuration again, and
+    /// SIGUSR1 open its access log again.
     ///
     /// # Errors
     /// When the thread that receives them cannot be had.
@@ -38,7 +39,8 @@ impl Server {
                     }
                     continue;
                 }
-                if events.send(Event::Signal(signal)).is_err() {
+                let event = if signal == SIGHUP { Event::Reload } else { Event::Signal(signal) };
+                if events.send(event).is_err() {
                     break;
                 }
             }

@@ -26,6 +26,8 @@ mod bodies;
 mod busy;
 /// What a probe asks and what passes, its intervals, load, agents, and a late control thread.
 mod checks;
+/// The configuration file and `corelane check`: what is refused, and which source wins.
+mod config_file;
 /// The requests of tests/data through the proxy, judged by a reader of the tests' own.
 mod corpus;
 /// The answers of tests/data through the proxy, judged by the same reader.
@@ -80,6 +82,8 @@ mod properties;
 mod queue;
 /// Backends that come, change and go under load, and the state file.
 mod registry;
+/// SIGHUP: other pools, backends and routes under load, and files that are refused.
+mod reload;
 /// What is tried again, what never, and the budget for it.
 mod retries;
 /// Routes by host, path and method: whom they take, rewritten paths, redirects.

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::cli::build::usage;
 use crate::cli::flags::{BalanceArgs, PolicyArg, RetryArgs};
@@ -67,11 +68,16 @@ impl RetryArgs {
 /// The content of this file, else random bytes.
 fn secret_of(file: Option<&Path>) -> Result<Vec<u8>, StartError> {
     let Some(path) = file else {
-        let mut secret = vec![0; SECRET_BYTES_RANDOM];
+        // One for the process: sessions outlive a reading of the configuration.
+        static RANDOM: OnceLock<[u8; SECRET_BYTES_RANDOM]> = OnceLock::new();
+        if let Some(secret) = RANDOM.get() {
+            return Ok(secret.to_vec());
+        }
+        let mut secret = [0; SECRET_BYTES_RANDOM];
         getrandom::fill(&mut secret)
             .map_err(|error| StartError::Resource("random bytes", error.into()))?;
         tracing::info!("sticky sessions end with this process: no --sticky-secret-file");
-        return Ok(secret);
+        return Ok(RANDOM.get_or_init(|| secret).to_vec());
     };
     let refused = |reason: String| {
         usage(format!(
