@@ -118,7 +118,7 @@ impl Server {
         let (event_sender, events) = crossbeam::channel::bounded(EVENTS_MAX);
         let process = Arc::new(Process::new(&config.workers.cores, drain_by(&event_sender)));
         if let (Some(listener), Some(admin)) = (admin, &config.admin) {
-            let api = Api::new(admin, &process, &lanes, &control);
+            let api = Api::new(admin, &config, &process, &lanes, &control);
             control.spawn(admin::serve(listener, api));
         }
         Ok(Server {

@@ -15,31 +15,31 @@ use crate::support::{SOON, Scratch, wait_until};
 
 const TOKEN: &str = "0123456789abcdef-of-the-tests";
 
-fn admin(upstreams: &[&Upstream]) -> Flags {
+pub fn admin(upstreams: &[&Upstream]) -> Flags {
     Flags::to(upstreams).with("--admin", "127.0.0.1:0")
 }
 
-fn get(addr: SocketAddr, target: &str) -> Response {
+pub fn get(addr: SocketAddr, target: &str) -> Response {
     Client::connect(addr).request(format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\n\r\n"))
 }
 
 #[track_caller]
-fn json(response: &Response) -> Value {
+pub fn json_of(response: &Response) -> Value {
     serde_json::from_slice(&response.body)
         .unwrap_or_else(|error| panic!("{error}: {}", response.text()))
 }
 
 #[track_caller]
-fn status(addr: SocketAddr) -> Value {
-    json(&get(addr, "/api/v1/status").expect(200))
+pub fn status(addr: SocketAddr) -> Value {
+    json_of(&get(addr, "/api/v1/status").expect(200))
 }
 
 /// A refusal is a problem document whose status is the answer's, and says something.
 #[track_caller]
-fn check_problem(response: &Response, status: u16, word: &str) {
+pub fn check_problem(response: &Response, status: u16, word: &str) {
     assert_eq!(response.status(), status, "{response:?}");
     assert_eq!(response.get("content-type"), Some("application/problem+json"));
-    let problem = json(response);
+    let problem = json_of(response);
     assert_eq!(problem["status"], status);
     assert!(problem["type"].as_str().unwrap().starts_with("urn:corelane:problem:"), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains(word), "{problem}");
@@ -74,7 +74,7 @@ fn status_tells_what_was_asked_of_the_proxy() {
     assert_eq!((&worker["id"], &worker["running"]), (&0.into(), &true.into()));
     assert_eq!(worker["requests"], 10);
     wait_until("the history has a point with requests", SOON, || {
-        let points = json(&get(addr, "/api/v1/history").expect(200));
+        let points = json_of(&get(addr, "/api/v1/history").expect(200));
         let points = points["points"].as_array().unwrap();
         points.iter().any(|point| point["requests"].as_f64().unwrap() > 0.0)
     });
@@ -217,10 +217,10 @@ fn an_address_that_cannot_be_had_stops_the_start() {
 }
 
 /// Reads server-sent events: their names and data.
-struct Events(Client, String);
+pub struct Events(Client, String);
 
 impl Events {
-    fn listen(addr: SocketAddr) -> Events {
+    pub fn listen(addr: SocketAddr) -> Events {
         let mut client = Client::connect(addr);
         client.send(format!("GET /api/v1/events HTTP/1.0\r\nHost: {addr}\r\n\r\n"));
         let head = client.wire.head().unwrap();
@@ -229,7 +229,7 @@ impl Events {
     }
 
     #[track_caller]
-    fn next(&mut self, event: &str) -> Value {
+    pub fn next(&mut self, event: &str) -> Value {
         loop {
             while let Some((message, rest)) = self.1.split_once("\n\n") {
                 let (message, rest) = (message.to_string(), rest.to_string());

@@ -14,6 +14,8 @@ mod abuse;
 mod access_log;
 /// The admin API: what it answers and refuses, its events, and that it delays nothing.
 mod admin;
+/// What the admin API changes: backends under load, two writers at once, a drain; its OpenAPI document.
+mod admin_writes;
 /// Every row of the error table: status, fate of the connection, Proxy-Status.
 mod answers;
 /// The backends file: edits that are right, wrong, half done and many.

@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use super::status::Time;
 use crate::control::prometheus::busy_time;
-use crate::error::Cause;
-use crate::metrics::{Counter, Distribution, Lanes, Latency};
+use crate::metrics::{Counter, Distribution, Lanes, Latency, StatusClass};
 use crate::upstream::endpoint::Slot;
 use crate::upstream::snapshot::Snapshot;
 
@@ -33,7 +32,7 @@ pub(super) struct Point {
     pub(super) figures: Figures,
 }
 
-/// What one second was like; times are of requests that ended in it.
+/// What one second was like; errors are answers with a 5xx, times are of requests that ended in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Figures {
     requests: f64,
@@ -109,12 +108,11 @@ impl History {
 
 impl Reading {
     fn of(lanes: &Lanes, snapshot: &Snapshot, at: Instant) -> Reading {
-        let errors = Cause::ALL.into_iter().filter(|cause| is_error(*cause));
         let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
         Reading {
             at,
             requests: lanes.sum(Counter::Requests),
-            errors: errors.map(|cause| lanes.sum_cause(cause)).sum(),
+            errors: lanes.sum_status(StatusClass::ServerError),
             times: lanes.distribution(Latency::Total),
             endpoints: endpoints
                 .map(|endpoint| {
@@ -162,11 +160,6 @@ impl Reading {
         let elapsed = self.at.saturating_duration_since(last.at).max(ELAPSED_MIN);
         move |count| count as f64 / elapsed.as_secs_f64()
     }
-}
-
-/// Whether a cause is an error of this side: of a backend, or of corelane's limits.
-fn is_error(cause: Cause) -> bool {
-    cause.is_backends() || cause.verdict().status.is_some_and(|status| status >= 500)
 }
 
 /// Five minutes.

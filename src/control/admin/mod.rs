@@ -4,15 +4,21 @@
 //! there, or sends a command to the registry and waits for its reply; none blocks, and none touches
 //! a worker. `server` binds its socket and starts it.
 
+mod backends;
+mod config;
 mod events;
+mod explain;
+mod fields;
 mod guard;
 mod history;
 mod listener;
+mod openapi;
 mod presence;
 mod problem;
 mod read;
 mod readiness;
 mod serve;
+mod snapshots;
 mod stall;
 mod status;
 
@@ -21,11 +27,11 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{AdminAddr, AdminConfig};
+use crate::config::{AdminAddr, AdminConfig, Config};
 use crate::control::{Change, Control, Handle, Vitals};
 use crate::metrics::Lanes;
 use crate::process::Process;
@@ -40,6 +46,7 @@ use problem::{Kind, Problem};
 #[derive(Debug)]
 pub struct Api {
     admin: AdminConfig,
+    config: Arc<Config>,
     process: Arc<Process>,
     lanes: Lanes,
     published: Published,
@@ -56,6 +63,7 @@ impl Api {
     #[must_use]
     pub fn new(
         admin: &AdminConfig,
+        config: &Arc<Config>,
         process: &Arc<Process>,
         lanes: &Lanes,
         control: &Control,
@@ -64,6 +72,7 @@ impl Api {
         let history = Mutex::new(History::new(lanes, &published.load()));
         Api {
             admin: admin.clone(),
+            config: Arc::clone(config),
             process: Arc::clone(process),
             lanes: lanes.clone(),
             published,
@@ -102,6 +111,19 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/api/v1/history", get(read::history))
         .route("/api/v1/workers", get(read::workers))
         .route("/api/v1/events", get(read::events))
+        .route("/api/v1/openapi.json", get(openapi::document))
+        .route("/api/v1/config", get(config::show))
+        .route("/api/v1/drain", post(read::drain))
+        .route("/api/v1/explain", get(explain::explain))
+        .route("/api/v1/snapshots", get(snapshots::list))
+        .route("/api/v1/snapshots/diff", get(snapshots::diff))
+        .route("/api/v1/pools", get(backends::pools))
+        .route("/api/v1/pools/{pool}/backends", get(backends::list).post(backends::add))
+        .route(
+            "/api/v1/pools/{pool}/backends/{id}",
+            get(backends::get).patch(backends::change).delete(backends::remove),
+        )
+        .route("/api/v1/pools/{pool}/backends/{id}/reset", post(backends::reset))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

@@ -20,7 +20,6 @@ pub(super) struct Problem {
 }
 
 /// What kind of refusal it is.
-#[cfg_attr(not(test), expect(dead_code, reason = "the handlers that write come next"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A request that breaks a rule of HTTP, or whose query or JSON cannot be read.
@@ -121,7 +120,6 @@ impl Problem {
     }
 
     /// A value of this field that cannot be.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the handlers that write come next"))]
     pub(super) fn field(field: impl Into<String>, detail: impl Into<String>) -> Problem {
         Problem { kind: Kind::Invalid, detail: detail.into(), field: Some(field.into()) }
     }

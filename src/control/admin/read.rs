@@ -1,4 +1,4 @@
-//! What is asked and changes nothing: health, status, history, workers, events.
+//! What is asked of the whole process: health, status, history, workers, metrics, events, a drain.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
+use super::fields::Fields;
 use super::problem::{Kind, Problem};
 use super::status::{Status, Time};
 use super::{Api, readiness};
@@ -76,6 +77,19 @@ pub(super) async fn history(State(api): State<Arc<Api>>) -> Response {
 /// The workers alone.
 pub(super) async fn workers(State(api): State<Arc<Api>>) -> Response {
     Json(json!({ "workers": super::status::workers(&api) })).into_response()
+}
+
+/// Drains the process and ends it; 202, since it goes on after the answer.
+pub(super) async fn drain(
+    State(api): State<Arc<Api>>,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    fields.finish("none")?;
+    tracing::info!("the admin API asks for a drain");
+    api.process.request_drain();
+    let reasons = ["it completes what is in flight and ends, within --drain-timeout"];
+    let document = json!({ "status": "draining", "reasons": reasons });
+    Ok((StatusCode::ACCEPTED, Json(document)).into_response())
 }
 
 /// Server-sent events until the client leaves; the first `status` comes at once.

@@ -13,7 +13,7 @@ use super::history::{Figures, History, Rate};
 use crate::config::{Mode, Policy};
 use crate::control::{BackendView, PoolView};
 use crate::error::Cause;
-use crate::metrics::{Counter, Lanes};
+use crate::metrics::{Counter, Lanes, StatusClass};
 use crate::process::Phase;
 
 /// A time as RFC 3339 writes it, in UTC, with milliseconds.
@@ -48,6 +48,7 @@ struct Totals {
     requests: u64,
     relayed: u64,
     failures: BTreeMap<&'static str, u64>,
+    statuses: BTreeMap<&'static str, u64>,
     retries: u64,
     connects: u64,
     reuses: u64,
@@ -57,6 +58,8 @@ struct Totals {
     queued: u64,
     tunnels: u64,
     in_flight: u32,
+    bytes_received: u64,
+    bytes_sent: u64,
 }
 
 #[derive(Serialize)]
@@ -135,10 +138,12 @@ impl Status {
 impl Totals {
     fn of(lanes: &Lanes) -> Totals {
         let failures = Cause::ALL.into_iter().map(|cause| (cause.name(), lanes.sum_cause(cause)));
+        let statuses = StatusClass::ALL.into_iter().filter(|class| *class != StatusClass::None);
         Totals {
             requests: lanes.sum(Counter::Requests),
             relayed: lanes.sum(Counter::Relayed),
             failures: failures.filter(|(_, count)| *count > 0).collect(),
+            statuses: statuses.map(|it| (it.name(), lanes.sum_status(it))).collect(),
             retries: lanes.sum(Counter::Retries),
             connects: lanes.sum(Counter::Connects),
             reuses: lanes.sum(Counter::Reuses),
@@ -148,6 +153,8 @@ impl Totals {
             queued: lanes.sum(Counter::Queued),
             tunnels: lanes.sum(Counter::Tunnels),
             in_flight: lanes.in_flight_total(),
+            bytes_received: lanes.sum(Counter::FromClients),
+            bytes_sent: lanes.sum(Counter::ToClients),
         }
     }
 }
@@ -222,7 +229,7 @@ pub(super) fn mode_name(mode: Mode) -> &'static str {
 }
 
 /// A policy's name, as its flag has it.
-fn name_of(policy: Policy) -> &'static str {
+pub(super) fn name_of(policy: Policy) -> &'static str {
     match policy {
         Policy::RoundRobin => "round-robin",
         Policy::LeastConnections => "least-connections",
