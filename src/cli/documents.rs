@@ -57,10 +57,11 @@ pub fn manual() -> io::Result<Vec<u8>> {
 fn as_roff(page: &str) -> String {
     let mut text = String::new();
     for c in page.replace("[,", "\\:[,").chars() {
-        if c.is_ascii() {
-            text.push(c);
-        } else {
-            text += &format!("\\[u{:04X}]", u32::from(c));
+        match c {
+            // Terminals without it would show nothing.
+            '…' => text.push_str("..."),
+            c if c.is_ascii() => text.push(c),
+            c => text += &format!("\\[u{:04X}]", u32::from(c)),
         }
     }
     text

@@ -224,7 +224,7 @@ fn the_live_screen_takes_keys_notices_silence_and_connects_again() {
     live.press("?");
     live.wait_for("reverses");
     live.press("x/two");
-    live.wait_for("two_");
+    live.wait_for("filter:");
     live.press("\r");
     admin.is_open.store(false, Ordering::Relaxed);
     live.wait_for("STALE");
