@@ -34,6 +34,8 @@ mod config_file;
 mod corpus;
 /// The answers of tests/data through the proxy, judged by the same reader.
 mod corpus_answers;
+/// The dashboard in headless Chromium.
+mod dashboard;
 /// `corelane demo` and `corelane backend`.
 mod demo;
 /// Random requests through the proxy to hyper: it sees what is answered, and nothing else.

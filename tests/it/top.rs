@@ -1,17 +1,13 @@
 //! `corelane top` against a scripted admin API: one frame as text, and the live screen under a pty.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::admin::Admin;
 use crate::support::proxy::CORELANE;
 use crate::support::{SOON, Scratch, wait_until};
 
@@ -20,73 +16,6 @@ const STATUS: &str = r#"{"version":"7.7.7","now":"2026-01-01T00:01:30Z","uptime_
 "pools":[{"name":"default","backends":[{"id":"default/one:80","state":"up","weight":1,
 "effective_weight":1,"since":"2026-01-01T00:00:00Z"},{"id":"default/two:80","state":"down",
 "why":"refused","weight":1,"effective_weight":1}]}],"workers":[{"id":0,"core":3}]}"#;
-
-/// An admin API that answers with `STATUS`, as long as it is open.
-struct Admin {
-    is_open: Arc<AtomicBool>,
-}
-
-impl Admin {
-    fn new() -> Admin {
-        Admin { is_open: Arc::new(AtomicBool::new(true)) }
-    }
-
-    fn on_tcp(&self) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let is_open = self.is_open.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let is_open = is_open.clone();
-                std::thread::spawn(move || answer(stream.try_clone().unwrap(), stream, &is_open));
-            }
-        });
-        addr
-    }
-
-    fn on_unix(&self, path: PathBuf) {
-        let listener = UnixListener::bind(path).unwrap();
-        let is_open = self.is_open.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let is_open = is_open.clone();
-                std::thread::spawn(move || answer(stream.try_clone().unwrap(), stream, &is_open));
-            }
-        });
-    }
-}
-
-/// Answers one request; whoever asks without the token gets none. It ends when the client has left.
-fn answer(from: impl Read, mut to: impl Write, is_open: &AtomicBool) {
-    let lines = BufReader::new(from).lines().map_while(Result::ok);
-    let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-    let is_allowed = head.iter().any(|line| line.eq_ignore_ascii_case("authorization: bearer key"));
-    let body = match head.first().map_or("", String::as_str) {
-        _ if !is_open.load(Ordering::Relaxed) => return,
-        _ if !is_allowed => "",
-        line if line.contains("/api/v1/events") => {
-            let mut sent = to.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
-            while sent.is_ok() && is_open.load(Ordering::Relaxed) {
-                let event = format!("event: status\ndata: {}\n\n", STATUS.replace('\n', ""));
-                sent = to.write(event.as_bytes());
-                wait_until("the next second", SOON, {
-                    let start = std::time::Instant::now();
-                    move || start.elapsed() > Duration::from_millis(100)
-                });
-            }
-            return;
-        }
-        line if line.contains("/api/v1/history") => r#"{"points":[{"requests":5}]}"#,
-        _ => STATUS,
-    };
-    let (status, body) = match body {
-        "" => ("401 Unauthorized", r#"{"title":"A token is needed"}"#),
-        body => ("200 OK", body),
-    };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
-    // The client may have left.
-    to.write_all(format!("{head}{body}").as_bytes()).ok();
-}
 
 fn token() -> Scratch {
     let scratch = Scratch::new("top");
@@ -106,7 +35,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn one_frame_is_plain_text_over_tcp_and_a_unix_socket() {
-    let (admin, scratch) = (Admin::new(), token());
+    let (admin, scratch) = (Admin::new(STATUS, Some("key")), token());
     let token = scratch.join("token").display().to_string();
     admin.on_unix(scratch.join("socket"));
     let socket = format!("unix:{}", scratch.join("socket").display());
@@ -128,7 +57,7 @@ fn one_frame_is_plain_text_over_tcp_and_a_unix_socket() {
 
 #[test]
 fn what_cannot_be_shown_says_the_next_step() {
-    let (admin, scratch) = (Admin::new(), token());
+    let (admin, scratch) = (Admin::new(STATUS, Some("key")), token());
     let target = admin.on_tcp().to_string();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let nowhere = scratch.join("nowhere").display().to_string();
@@ -217,7 +146,7 @@ const LEAVE: &str = "\u{1b}[?1049l";
 
 #[test]
 fn the_live_screen_takes_keys_notices_silence_and_connects_again() {
-    let admin = Admin::new();
+    let admin = Admin::new(STATUS, Some("key"));
     let mut live = Live::start(admin.on_tcp());
     live.wait_for("default/two:80");
     live.wait_for("● live");
@@ -226,10 +155,10 @@ fn the_live_screen_takes_keys_notices_silence_and_connects_again() {
     live.press("x/two");
     live.wait_for("filter:");
     live.press("\r");
-    admin.is_open.store(false, Ordering::Relaxed);
+    admin.set_open(false);
     live.wait_for("STALE");
     let before = live.screen().matches("live").count();
-    admin.is_open.store(true, Ordering::Relaxed);
+    admin.set_open(true);
     wait_until("it is live again", SOON, || live.screen().matches("live").count() > before);
     live.press("q");
     assert_eq!(live.end(), Some(0));
@@ -237,7 +166,7 @@ fn the_live_screen_takes_keys_notices_silence_and_connects_again() {
 
 #[test]
 fn a_signal_ends_it_and_puts_the_terminal_back() {
-    let admin = Admin::new();
+    let admin = Admin::new(STATUS, Some("key"));
     let live = Live::start(admin.on_tcp());
     live.wait_for("● live");
     let pid = std::fs::read_to_string(live.scratch.join("pid")).unwrap().trim().parse().unwrap();

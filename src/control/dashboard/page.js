@@ -154,7 +154,8 @@ class Plot {
       const [x, y] = [this.x(point), this.y(value)];
       const joined = before && point.time - before.time < 3000;
       if (!joined) { close(); from = x; }
-      path += `${joined ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`;
+      // A point alone is a dot.
+      path += `${joined ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}${joined ? "" : "h0"}`;
       before = point;
     }
     close();
@@ -731,8 +732,9 @@ async function applyChange(event) {
   } catch (error) {
     $("change-error").hidden = false;
     if (error.status === 412) {
-      changing = await (await ask(path)).json().catch(() => backend) || backend;
       text($("change-error"), "Somebody else has changed it meanwhile. Look again at what will change, then apply.");
+      // Where it cannot be read, the row has the new state within a second.
+      changing = await ask(path).then((answer) => answer.json()).catch(() => backend);
     } else {
       text($("change-error"), error instanceof Refused ? error.message : "corelane cannot be reached; nothing was changed.");
     }

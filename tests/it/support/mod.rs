@@ -1,6 +1,8 @@
 //! What the scenarios stand on: the real proxy, scripted upstreams, raw clients, real servers and load.
 //! Everything here is bounded in time, listens on port 0, and stops what it started.
 
+pub mod admin;
+pub mod browser;
 pub mod client;
 pub mod corpus;
 pub mod deaf;

@@ -1,0 +1,111 @@
+//! The dashboard in headless Chromium: a drain by keyboard alone, somebody else who was faster, and
+//! hundreds of backends. Pictures are kept under tests/output.
+
+use crate::support::admin::Admin;
+use crate::support::browser::Browser;
+
+/// The text of a backend's cell, by its column's label; that of the state where there is none.
+fn cell(browser: &mut Browser, authority: &str, label: &str) -> String {
+    let script = format!(
+        "[...document.querySelectorAll('#backends tr[data-state]')]\
+         .find((row) => row.item.address === {authority:?})\
+         ?.querySelector('td[data-label={label:?}]')?.textContent ?? ''"
+    );
+    browser.value(&script).as_str().unwrap_or_default().to_string()
+}
+
+/// One backend of this state, mode, weight and revision, as the status document has it.
+fn status_of(state: &str, mode: &str, weight: u32, revision: u32) -> String {
+    format!(
+        r#"{{"version":"1","now":"2026-01-01T00:00:00Z","uptime_seconds":9,"epoch":1,"ready":true,
+        "totals":{{"requests":0}},"last_second":{{"requests":0,"errors":0}},"imbalance":1,
+        "pools":[{{"name":"default","policy":"p2c","backends":[{{"id":"default/[::1]:80",
+        "address":"[::1]:80","state":"{state}","why":"<b>bold</b>","since":"2026-01-01T00:00:00Z",
+        "mode":"{mode}","weight":{weight},"effective_weight":{weight},"revision":"{revision}",
+        "in_flight":0,"requests":0,"failures":0}}]}}],"workers":[]}}"#
+    )
+}
+
+#[test]
+fn a_backend_is_drained_and_weighted_by_keyboard_alone() {
+    let admin = Admin::new(&status_of("up", "ready", 1, 41), None);
+    let mut browser = Browser::start();
+    browser.resize(1200, 900);
+    browser.open(&format!("http://{}/", admin.on_tcp()));
+    browser.wait_for("document.querySelectorAll('#backends tr[data-state=up]').length === 1");
+    // What comes over the wire is text.
+    assert_eq!(browser.text("#backends td.why"), "<b>bold</b>");
+
+    // Tab goes through the page, as far as the backend's button.
+    let mut steps = 0;
+    while browser.value("document.activeElement.textContent") != "Change…" {
+        browser.press(&["Tab"]);
+        steps += 1;
+        assert!(steps < 40, "the button cannot be reached");
+    }
+    let outline = browser.value("getComputedStyle(document.activeElement).outlineStyle");
+    assert_eq!(outline, "solid", "the focus is to be seen");
+    browser.press(&["Enter"]);
+    browser.wait_for("document.querySelector('#change').open");
+    assert_eq!(browser.value("document.querySelector('#change-apply').disabled"), true);
+    // From ready to drain; then the number, which is selected, is typed over.
+    browser.press(&["ArrowDown", "Tab", "7"]);
+    browser.wait_for("document.querySelector('#change-sum').textContent.includes('ready → drain')");
+    browser.keep_picture("dashboard-change.png");
+
+    // Somebody else was faster: nothing is lost, and nothing is done.
+    admin.reply(412);
+    browser.press(&["Enter"]);
+    browser.wait_for("document.querySelector('#change-error').textContent.includes('else')");
+    assert_eq!(browser.value("document.querySelector('#change').open"), true);
+    browser.press(&["Escape"]);
+    browser.wait_for("!document.querySelector('#change').open");
+
+    admin.set_status(&status_of("up", "ready", 1, 42));
+    browser.wait_for("document.querySelector('#backends tr[data-state]').item.revision === '42'");
+    browser.press(&["Enter"]);
+    browser.wait_for("document.querySelector('#change').open");
+    browser.press(&["ArrowDown", "Tab", "7", "Enter"]);
+    browser.wait_for("!document.querySelector('#change').open");
+    let told: Vec<_> =
+        admin.changes().into_iter().map(|it| (it.line, it.if_match, it.body)).collect();
+    let line = "PATCH /api/v1/pools/default/backends/%5B%3A%3A1%5D%3A80 HTTP/1.1".to_string();
+    let body = r#"{"mode":"drain","weight":7}"#.to_string();
+    let expected = ["\"41\"", "\"42\""].map(|tag| (line.clone(), tag.to_string(), body.clone()));
+    assert_eq!(told, expected);
+
+    admin.set_status(&status_of("draining", "drain", 7, 43));
+    browser.wait_for("document.querySelectorAll('#backends tr[data-state=draining]').length === 1");
+    assert_eq!(cell(&mut browser, "[::1]:80", "Weight"), "7");
+    browser.close();
+}
+
+#[test]
+fn hundreds_of_backends_are_filtered_and_sorted() {
+    let one = status_of("up", "ready", 1, 1);
+    let mut status: serde_json::Value = serde_json::from_str(&one).unwrap();
+    let backends: Vec<_> = (0..600)
+        .map(|number| {
+            let mut backend = status["pools"][0]["backends"][0].clone();
+            backend["address"] = format!("n{number}:80").into();
+            backend["id"] = format!("default/n{number}:80").into();
+            backend["requests"] = number.into();
+            backend
+        })
+        .collect();
+    status["pools"][0]["backends"] = backends.into();
+    let admin = Admin::new(&status.to_string(), None);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", admin.on_tcp()));
+    let shown = "[...document.querySelectorAll('#backends tr[data-state]')]";
+    browser.wait_for(&format!("{shown}.length === 600"));
+    browser.press(&["/", "n", "5", "9"]);
+    browser.wait_for(&format!("{shown}.length === 11"));
+    browser.wait_for("document.querySelector('#backends-count').textContent.includes('11 shown')");
+    let sort = "[...document.querySelectorAll('#backends th button')]\
+                .find((it) => it.textContent === 'Requests')";
+    browser.value(&format!("{sort}.click()"));
+    assert_eq!(browser.value(&format!("{sort}.closest('th').ariaSort")), "descending");
+    assert_eq!(browser.value(&format!("{shown}[0].item.address")), "n599:80");
+    browser.close();
+}
