@@ -96,6 +96,7 @@ fn hundreds_of_backends_are_filtered_and_sorted() {
     status["pools"][0]["backends"] = backends.into();
     let admin = Admin::new(&status.to_string(), None);
     let mut browser = Browser::start();
+    browser.prefer("dark");
     browser.open(&format!("http://{}/", admin.on_tcp()));
     let shown = "[...document.querySelectorAll('#backends tr[data-state]')]";
     browser.wait_for(&format!("{shown}.length === 600"));
