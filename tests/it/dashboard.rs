@@ -1,8 +1,27 @@
-//! The dashboard in headless Chromium: a drain by keyboard alone, somebody else who was faster, and
-//! hundreds of backends. Pictures are kept under tests/output.
+//! The dashboard in headless Chromium: its numbers against the metrics and what a client sent, a drain
+//! by keyboard, a token, a lost link, a phone. Pictures are kept under tests/output.
+
+use std::net::SocketAddr;
+
+use rustix::process::Signal;
 
 use crate::support::admin::Admin;
 use crate::support::browser::Browser;
+use crate::support::client::Client;
+use crate::support::proxy::Flags;
+use crate::support::upstream::{Upstream, ok};
+use crate::support::{SOON, Scratch, wait_until};
+
+/// The sum of a metric's samples with this label.
+fn metric(addr: SocketAddr, name: &str, label: &str) -> f64 {
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {addr}\r\n\r\n");
+    let answer = Client::connect(addr).request(request).expect(200);
+    let text = String::from_utf8(answer.body.clone()).unwrap();
+    let samples = text
+        .lines()
+        .filter(|line| line.starts_with(name) && !line.starts_with('#') && line.contains(label));
+    samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
 
 /// The text of a backend's cell, by its column's label; that of the state where there is none.
 fn cell(browser: &mut Browser, authority: &str, label: &str) -> String {
@@ -12,6 +31,82 @@ fn cell(browser: &mut Browser, authority: &str, label: &str) -> String {
          ?.querySelector('td[data-label={label:?}]')?.textContent ?? ''"
     );
     browser.value(&script).as_str().unwrap_or_default().to_string()
+}
+
+#[test]
+fn the_numbers_on_the_page_are_those_of_the_metrics_and_of_the_client() {
+    let upstreams: Vec<_> = (0..3).map(|_| Upstream::answering(ok("hello", false))).collect();
+    let upstreams: Vec<_> = upstreams.iter().collect();
+    let proxy = Flags::to(&upstreams).with("--admin", "127.0.0.1:0").start();
+    let admin = proxy.admin_addr();
+    let mut browser = Browser::start();
+    browser.resize(1400, 1000);
+    browser.prefer("light");
+    browser.open(&format!("http://{admin}/"));
+    browser.wait_for("document.querySelector('#link').dataset.link === 'live'");
+
+    let mut client = proxy.client();
+    for _ in 0..301 {
+        client.get("/").expect(200);
+    }
+    browser.wait_for("document.querySelector('#totals dd').textContent === '301'");
+    assert_eq!(metric(admin, "corelane_requests_received_total", ""), 301.0);
+    let mut shown = 0.0;
+    for upstream in &upstreams {
+        let authority = upstream.url().trim_start_matches("http://").to_string();
+        let requests: f64 = cell(&mut browser, &authority, "Requests").parse().unwrap();
+        let label = format!("backend=\"{authority}\"");
+        let counted = metric(admin, "corelane_requests_total{", &label);
+        assert_eq!(requests, counted, "{authority}");
+        assert_eq!(cell(&mut browser, &authority, "State"), "up");
+        shown += requests;
+    }
+    assert_eq!(shown, 301.0);
+    browser.wait_for(
+        "document.querySelectorAll('#plot-requests path.curve')[0].getAttribute('d') !== ''",
+    );
+
+    browser.keep_picture("dashboard-light.png");
+    browser.prefer("dark");
+    browser.keep_picture("dashboard-dark.png");
+    for width in [1121, 1000, 900, 700, 600, 320] {
+        browser.resize(width, 640);
+        browser.wait_for(&format!("document.documentElement.scrollWidth <= {width}"));
+    }
+    browser.keep_picture("dashboard-phone.png");
+    browser.close();
+}
+
+#[test]
+fn the_page_asks_for_the_token_and_says_when_the_link_is_lost() {
+    const TOKEN: &str = "0123456789abcdef-of-the-page";
+    let one = Upstream::answering(ok("", false));
+    let scratch = Scratch::new("dashboard");
+    std::fs::write(scratch.join("token"), TOKEN).unwrap();
+    let file = scratch.join("token").display().to_string();
+    let flags = Flags::to(&[&one]).with("--admin", "127.0.0.1:0").with("--admin-token-file", &file);
+    let mut proxy = flags.start();
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", proxy.admin_addr()));
+    browser.wait_for("document.querySelector('#login').open");
+    for (token, is_taken) in [("wrong", false), (TOKEN, true)] {
+        browser.value(&format!("document.querySelector('#token').value = {token:?}"));
+        browser.press(&["Enter"]);
+        let state = if is_taken { "!" } else { "" };
+        browser.wait_for(&format!("{state}document.querySelector('#login').open"));
+        if !is_taken {
+            browser.wait_for("!document.querySelector('#login-error').hidden");
+        }
+    }
+    browser.wait_for("document.querySelector('#link').dataset.link === 'live'");
+    proxy.signal(Signal::KILL);
+    proxy.wait_exit(SOON);
+    browser.wait_for("document.querySelector('#link').dataset.link === 'stale'");
+    wait_until("the page says why", SOON, || {
+        browser.text("#notice").contains("corelane cannot be reached")
+    });
+    browser.keep_picture("dashboard-stale.png");
+    browser.close();
 }
 
 /// One backend of this state, mode, weight and revision, as the status document has it.
@@ -96,7 +191,6 @@ fn hundreds_of_backends_are_filtered_and_sorted() {
     status["pools"][0]["backends"] = backends.into();
     let admin = Admin::new(&status.to_string(), None);
     let mut browser = Browser::start();
-    browser.prefer("dark");
     browser.open(&format!("http://{}/", admin.on_tcp()));
     let shown = "[...document.querySelectorAll('#backends tr[data-state]')]";
     browser.wait_for(&format!("{shown}.length === 600"));
