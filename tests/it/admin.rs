@@ -277,7 +277,10 @@ fn listeners_are_bounded_and_those_that_leave_make_room() {
 #[test]
 fn a_thousand_connections_neither_shut_others_out_nor_delay_the_probes() {
     let upstream = Upstream::answering(OK);
-    let proxy = admin(&[&upstream]).with("--health-interval", "100ms").start();
+    let proxy = admin(&[&upstream])
+        .with("--health-interval", "500ms")
+        .with("--health-timeout", "500ms")
+        .start();
     let addr = proxy.admin_addr();
     let silent: Vec<Client> = (0..500).map(|_| Client::connect(addr)).collect();
     let mut asking: Vec<Client> = (0..500).map(|_| Client::connect(addr)).collect();
