@@ -123,6 +123,7 @@ fn wrong_writes_are_refused_with_a_reason_and_change_nothing() {
             "no pool",
         ),
         (&"GET /api/v1/pools/none/backends".to_string(), "", "", 404, "no pool"),
+        (&"POST /api/v1/reload".to_string(), "", "{}", 422, "--config"),
         (&"GET /api/v1/snapshots/diff?from=1".to_string(), "", "", 422, "missing"),
         (&"GET /api/v1/snapshots/diff?from=1&to=x".to_string(), "", "", 422, "number"),
         (&"GET /api/v1/snapshots/diff?from=1&to=99999".to_string(), "", "", 404, "99999"),

@@ -114,6 +114,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/api/v1/openapi.json", get(openapi::document))
         .route("/api/v1/config", get(config::show))
         .route("/api/v1/drain", post(read::drain))
+        .route("/api/v1/reload", post(read::reload))
         .route("/api/v1/explain", get(explain::explain))
         .route("/api/v1/snapshots", get(snapshots::list))
         .route("/api/v1/snapshots/diff", get(snapshots::diff))

@@ -92,6 +92,16 @@ pub(super) async fn drain(
     Ok((StatusCode::ACCEPTED, Json(document)).into_response())
 }
 
+/// Reads the configuration file again, as SIGHUP does; what waits for a restart is named.
+pub(super) async fn reload(
+    State(api): State<Arc<Api>>,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    fields.finish("none")?;
+    let needs_restart = api.handle.reload().await?;
+    Ok(Json(json!({ "needs_restart": needs_restart })).into_response())
+}
+
 /// Server-sent events until the client leaves; the first `status` comes at once.
 pub(super) async fn events(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
     let Some(stream) = api.hub.listen() else {
