@@ -32,6 +32,8 @@ pub struct BackendsFile {
     /// Whether it could not be read lately.
     is_gone: bool,
     told: Told,
+    /// What is wrong and was not told yet.
+    untold: Option<String>,
 }
 
 impl BackendsFile {
@@ -46,7 +48,14 @@ impl BackendsFile {
         })?;
         let backends = document::parse(path, &bytes).map_err(named)?;
         let (path, told) = (path.to_owned(), Told::default());
-        let file = BackendsFile { path, seen: bytes, is_broken: false, is_gone: false, told };
+        let file = BackendsFile {
+            path,
+            seen: bytes,
+            is_broken: false,
+            is_gone: false,
+            told,
+            untold: None,
+        };
         let update = file.says(backends);
         Ok((file, update))
     }
@@ -60,14 +69,20 @@ impl BackendsFile {
             timeout(LOOK_INTERVAL, changed.notified()).await.ok();
             let Some(bytes) = self.settled().await else { continue };
             if std::mem::take(&mut self.is_gone) {
+                self.untold = None;
                 tracing::info!(file = %self.path.display(), "the backends file is there again");
             }
             if bytes == self.seen {
+                // What was kept back, so as not to be told too often, is told later.
+                if let Some(reason) = self.untold.take() {
+                    self.tell("broken", &reason);
+                }
                 // Others in its directory may change all the time.
                 sleep(SETTLE_TIME).await;
                 continue;
             }
             let parsed = document::parse(&self.path, &bytes);
+            self.untold = None;
             self.seen = bytes;
             match parsed {
                 Ok(backends) => {
@@ -149,7 +164,9 @@ impl BackendsFile {
 
     /// Says in the log what is wrong, not too often.
     fn tell(&mut self, cause: &'static str, reason: &str) {
-        if let Some(untold) = self.told.now(cause, std::time::Instant::now()) {
+        let told = self.told.now(cause, std::time::Instant::now());
+        self.untold = told.is_none().then(|| reason.to_owned());
+        if let Some(untold) = told {
             let file = self.path.display();
             tracing::error!(%file, reason, untold, "the backends file is refused: the last good set stays");
         }
