@@ -54,6 +54,8 @@ mod drivers;
 mod etcd;
 /// What happens to a request when its backend fails: retries, 502, 504, cut bodies; clients that leave.
 mod failures;
+/// The metrics of a running proxy: each figure is the truth.
+mod figures;
 /// Flags, environment, help, exit code 64; two processes on one address.
 mod flags;
 /// Keep-alive, pipelining, framing both ways, HTTP/1.0, early and interim answers.

@@ -49,7 +49,7 @@ fn sources() -> Sources {
 }
 
 /// What promtool says of a text.
-fn lint(text: &str) -> String {
+pub fn lint(text: &str) -> String {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

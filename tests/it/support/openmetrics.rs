@@ -86,6 +86,13 @@ impl Scrape {
             .map(|sample| sample.value)
             .sum()
     }
+
+    /// The samples that may never grow less: counters, and a histogram's counts and sum.
+    pub fn growing(&self) -> BTreeMap<String, f64> {
+        let growing = |family: &&Family| matches!(family.kind.as_str(), "counter" | "histogram");
+        let samples = self.families.values().filter(growing).flat_map(|family| &family.samples);
+        samples.map(|it| (key_of(&it.name, &it.labels), it.value)).collect()
+    }
 }
 
 impl Family {
