@@ -136,8 +136,9 @@ fn a_ttl_of_nothing_does_not_hurry_and_a_huge_one_does_not_delay() {
     source.expect(&["10.0.0.1:80 2"]);
     let (asked, since) = (server.asked(NAME, A), Instant::now());
     wait_until("some time passes", SOON, || since.elapsed() > Duration::from_secs(1));
+    let most = since.elapsed().as_millis() / 75 + 2;
     let asked = server.asked(NAME, A) - asked;
-    assert!(asked <= 16, "{asked} times in a second, with at least 75 ms between two");
+    assert!(asked as u128 <= most, "{asked} times, with at least 75 ms between two");
     for huge in [u32::MAX, 1 << 30] {
         server.set(NAME, A, addresses(huge, &["10.0.0.2"]));
         source.expect(&["10.0.0.2:80 2"]);

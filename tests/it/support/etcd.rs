@@ -1,11 +1,11 @@
 //! A real etcd of one member on loopback: started, killed by its pid, restarted with its data or
 //! without, and changed by etcdctl.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use super::servers::free_addr;
 use super::{SOON, Scratch, wait_until};
 
 pub struct Etcd {
@@ -34,7 +34,7 @@ impl Etcd {
         let scratch = tls.unwrap_or_else(|| Scratch::new("etcd"));
         let is_tls = scratch.0.display().to_string().contains("etcd-tls");
         let tls = is_tls.then(|| certificates(&scratch));
-        let (client, peer) = (free_addr(), free_addr());
+        let (client, peer) = (quiet_addr(), quiet_addr());
         let child = spawn(&scratch, client, peer, tls.as_ref());
         let etcd = Etcd { child, scratch, client, peer, tls, login: None };
         etcd.wait_ready();
@@ -175,6 +175,16 @@ fn spawn(
     }
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().expect("etcd is installed (tests/run does it)")
+}
+
+/// A free address whose port is none of those that the kernel gives to clients: nobody takes it
+/// while etcd is away.
+fn quiet_addr() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 1000).unwrap() * 20;
+    let ports = (0..1000).map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    let mut addrs = ports.map(|port| SocketAddr::new([127, 0, 0, 1].into(), port));
+    addrs.find(|addr| TcpListener::bind(addr).is_ok()).expect("a free port")
 }
 
 /// An authority, and a certificate of it for 127.0.0.1, in files.
