@@ -295,6 +295,27 @@ fn proxies_and_backends_enter_etcd_with_what_their_flags_name() {
     expect_names(&[&proxy], &["one", "two"]);
 }
 
+#[test]
+fn a_restart_without_etcd_goes_on_with_what_the_state_file_kept() {
+    let mut etcd = Etcd::start();
+    let server = Server::demo("one");
+    let gone = etcd.url();
+    etcd.put(&format!("{KEYS}/{}", server.addr), "{}");
+    let scratch = crate::support::Scratch::new("etcd-state");
+    let state = scratch.join("state").display().to_string();
+    let start = || {
+        let flags = Flags::none().with("--etcd", &gone).with("--state-file", &state);
+        flags.with("--health-timeout", "200ms").start()
+    };
+    let mut proxy = start();
+    expect_names(&[&proxy], &["one"]);
+    let kept = || std::fs::read_to_string(&state).unwrap_or_default();
+    wait_until("the set is kept", SOON, || kept().contains(&server.addr.to_string()));
+    proxy.drain();
+    etcd.kill();
+    expect_names(&[&start()], &["one"]);
+}
+
 /// What a member that is no etcd does with each connection.
 fn member_that(act: impl Fn(&mut TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
