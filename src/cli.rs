@@ -113,12 +113,16 @@ impl Cli {
         Cli::command().get_subcommands().any(|it| it.get_name() == first).then_some(first)
     }
 
-    /// Reads these arguments, the program's name first, and no environment.
+    /// Reads these arguments, the program's name first, and no environment but that of
+    /// `corelane doctor`.
     ///
     /// # Errors
     /// What clap has to say, help and version included.
     pub fn read_flags(args: impl Iterator<Item = String>) -> Result<Cli, clap::Error> {
-        let silent = |command: clap::Command| command.mut_args(|arg| arg.env(None));
+        let silent = |command: clap::Command| match command.get_name() {
+            "doctor" => command,
+            _ => command.mut_args(|arg| arg.env(None)),
+        };
         let command = silent(Cli::command()).mut_subcommands(silent);
         Cli::from_arg_matches(&command.try_get_matches_from(args)?)
     }

@@ -62,6 +62,7 @@ fn backends_come_change_and_go() {
     check_problem(&send(addr, &format!("POST {BACKENDS}"), "", &body), 409, "already");
     wait_for_state(addr, &path, "up");
     let mut client = proxy.client();
+    wait_until("the workers know it", SOON, || client.get("/").expect(200).text() == "two");
     let bodies: Vec<String> = (0..8).map(|_| client.get("/").expect(200).text()).collect();
     assert_eq!(bodies.iter().filter(|body| *body == "two").count(), 6, "{bodies:?}");
     send(addr, &format!("PATCH {path}"), "", r#"{"mode":"maintenance"}"#).expect(200);

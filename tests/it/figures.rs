@@ -73,14 +73,37 @@ fn each_request_is_counted_once_by_method_status_and_backend() {
     let upstream = upstream();
     let flags = Flags::to(&[&upstream]).with("--workers", "2").with("--admin", "127.0.0.1:0");
     let proxy = flags.start();
-    let mut truth: BTreeMap<String, f64> = BTreeMap::new();
-    let series = |backend: &str, method: &str, pool: &str, class: &str| {
-        format!(
-            "corelane_requests_total{{backend={backend:?},method={method:?},pool={pool:?},status_class={class:?}}}"
-        )
-    };
+    let (truth, answered) = play(&proxy, &upstream);
+    let mut last = Scrape::default();
+    wait_until("all is at rest", SOON, || {
+        last = scrape(&proxy);
+        ["corelane_client_connections", "corelane_requests_in_flight", "corelane_tunnels"]
+            .iter()
+            .all(|gauge| last.sum(gauge, &[]) == 0.0)
+    });
+    let found = last.families["corelane_requests"].samples.iter();
+    let found: BTreeMap<String, f64> = found
+        .map(|it| {
+            let label = |name: &str| it.labels[name].as_str();
+            let key =
+                series(label("backend"), label("method"), label("pool"), label("status_class"));
+            (key, it.value)
+        })
+        .collect();
+    assert_eq!(found, truth);
+    check_others(&last, &upstream, answered);
+    let older = Client::connect(proxy.admin_addr())
+        .request("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect(200)
+        .text();
+    assert_eq!(crate::metrics::lint(&older), "", "{older}");
+}
+
+/// Sends `SCRIPT`, and what a retry, a refusal, a client that leaves and a tunnel are counted by;
+/// gives what is to be counted, and how many of `SCRIPT`.
+fn play(proxy: &Proxy, upstream: &Upstream) -> (BTreeMap<String, f64>, f64) {
     let addr = upstream.addr.to_string();
-    let mut answered = 0.0;
+    let (mut truth, mut answered) = (BTreeMap::<String, f64>::new(), 0.0);
     for (method, status, times) in SCRIPT {
         let mut client = proxy.client();
         for _ in 0..times {
@@ -108,35 +131,30 @@ fn each_request_is_counted_once_by_method_status_and_backend() {
     let mut leaving = proxy.client();
     leaving.send("GET /hang HTTP/1.1\r\nHost: t\r\n\r\n");
     wait_until("the request has come", SOON, || upstream.request_count() > before);
-    assert_eq!(scrape(&proxy).get("corelane_requests_in_flight"), Some(1.0));
-    drop(leaving);
+    assert_eq!(scrape(proxy).get("corelane_requests_in_flight"), Some(1.0));
+    leaving.reset();
     *truth.entry(series("none", "GET", "default", "none")).or_default() += 1.0;
     // A tunnel.
     let mut tunnel = proxy.client();
     tunnel
         .send("GET /chat HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert_eq!(tunnel.wire.head().unwrap().status(), 101);
-    wait_until("a tunnel is open", SOON, || scrape(&proxy).get("corelane_tunnels") == Some(1.0));
+    wait_until("a tunnel is open", SOON, || scrape(proxy).get("corelane_tunnels") == Some(1.0));
     drop(tunnel);
     *truth.entry(series(&addr, "GET", "default", "1xx")).or_default() += 1.0;
+    (truth, answered)
+}
 
-    let mut last = Scrape::default();
-    wait_until("all is at rest", SOON, || {
-        last = scrape(&proxy);
-        ["corelane_client_connections", "corelane_requests_in_flight", "corelane_tunnels"]
-            .iter()
-            .all(|gauge| last.sum(gauge, &[]) == 0.0)
-    });
-    let found = last.families["corelane_requests"].samples.iter();
-    let found: BTreeMap<String, f64> = found
-        .map(|it| {
-            let label = |name: &str| it.labels[name].as_str();
-            let key =
-                series(label("backend"), label("method"), label("pool"), label("status_class"));
-            (key, it.value)
-        })
-        .collect();
-    assert_eq!(found, truth);
+/// A series of `corelane_requests_total`.
+fn series(backend: &str, method: &str, pool: &str, class: &str) -> String {
+    format!(
+        "corelane_requests_total{{backend={backend:?},method={method:?},pool={pool:?},status_class={class:?}}}"
+    )
+}
+
+/// The other figures, after `play` with so many answers.
+fn check_others(last: &Scrape, upstream: &Upstream, answered: f64) {
+    let addr = upstream.addr.to_string();
     let at = format!("{{backend={addr:?},pool=\"default\"}}");
     for (figure, value) in [
         ("corelane_retries_total{cause=\"backend-lost\"}".to_owned(), 1.0),
@@ -160,11 +178,6 @@ fn each_request_is_counted_once_by_method_status_and_backend() {
     assert_eq!(last.get("corelane_backend_connect_seconds_count"), Some(opened));
     let received = last.sum("corelane_worker_requests_received_total", &[]);
     assert_eq!(received, answered + 3.0, "the sum over the workers");
-    let older = Client::connect(proxy.admin_addr())
-        .request("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .expect(200)
-        .text();
-    assert_eq!(crate::metrics::lint(&older), "", "{older}");
     let sum = last.get("corelane_request_duration_seconds_sum").unwrap();
     assert!(sum > 0.0 && sum < SOON.as_secs_f64() * 10.0, "{sum}");
 }
