@@ -37,6 +37,13 @@ pub(super) enum Command {
     Diff(u64, u64, oneshot::Sender<Result<Vec<Difference>, Refusal>>),
 }
 
+impl Command {
+    /// Whether it changes nothing.
+    pub(super) fn is_question(&self) -> bool {
+        !matches!(self, Command::Configure(..) | Command::Write(..))
+    }
+}
+
 /// A backend's pool and its `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {

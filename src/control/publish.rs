@@ -121,6 +121,9 @@ impl Publisher {
         let mut tick = pin!(sleep(TICK));
         let mut earliest = Instant::now();
         let mut is_due = true;
+        // Questions that came while something was to be published: whoever reads that a backend is
+        // up finds it in the snapshot.
+        let mut waiting = Vec::new();
         loop {
             self.save();
             tokio::select! {
@@ -129,6 +132,9 @@ impl Publisher {
                     is_due = false;
                     if self.publish() {
                         earliest = Instant::now() + PUBLISH_INTERVAL;
+                    }
+                    for question in waiting.drain(..) {
+                        self.obey(question);
                     }
                 }
                 () = &mut tick => {
@@ -140,7 +146,13 @@ impl Publisher {
                     is_due = true;
                     self.hear(news);
                 }
-                Some(command) = self.desk.commands.recv() => is_due |= self.obey(command),
+                Some(command) = self.desk.commands.recv() => {
+                    if is_due && command.is_question() {
+                        waiting.push(command);
+                    } else {
+                        is_due |= self.obey(command);
+                    }
+                }
                 Some(update) = self.updates.recv() => is_due |= self.learn(update),
                 () = written(&mut self.saver) => {}
                 never = self.pools.watches().panicked() => match never {},
