@@ -16,7 +16,6 @@ use crate::upstream::limit::{Limit, Limits};
 use crate::upstream::pool::Part;
 use crate::upstream::snapshot::Pool;
 use crate::worker::mailbox::Message;
-use crate::worker::queue::Wanted;
 use crate::worker::record::Record;
 use crate::worker::request::Request;
 use crate::worker::state::Worker;
@@ -141,9 +140,9 @@ impl Search<'_> {
         let _waiting = worker.lane().raise(Counter::Waiting);
         let began = clock::now();
         let until = began + self.request.config().queue_timeout;
-        let pool = self.request.pool;
-        let wanted = if is_alone { Wanted::Alone(full) } else { Wanted::Any(pool) };
+        let wanted = is_alone.then_some(full);
         let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, wanted, entry);
+        let pool = self.request.pool;
         let any = Message::CloseIdleOf(pool);
         worker.waitlist.ask(if is_alone { Message::CloseIdle(full) } else { any }, worker.id());
         let found = loop {
@@ -241,8 +240,7 @@ impl Attempt<'_> {
             return None;
         }
         let has_unused = || self.worker.idle.borrow().has(endpoint.slot);
-        let is_queued_for =
-            || self.worker.queue.is_waited_for(self.request.pool, endpoint.slot, self.rank);
+        let is_queued_for = || self.worker.queue.is_waited_for(endpoint.slot, self.rank);
         if limits.conns.is_some() && is_queued_for() {
             return Some(Shortage::Full(endpoint.slot));
         }

@@ -1,7 +1,7 @@
 //! The requests of a worker that wait for a place on an endpoint, first come, first served.
 //!
-//! Whenever a place may be free, of each pool the first request that takes any is called, and of
-//! those that wait for one endpoint alone the first whose endpoint has one. A called request looks for itself;
+//! Whenever a place may be free, the first request that takes any is called, and of those that
+//! wait for one endpoint alone the first whose endpoint has one. A called request looks for itself;
 //! one that found a place lets the next be called. Called by `placement`, mailbox and sweep.
 
 use std::cell::{Cell, RefCell};
@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::upstream::endpoint::Slot;
-use crate::upstream::snapshot::PoolId;
 use crate::worker::deadline::Watched;
 use crate::worker::event::Event;
 use crate::worker::waitlist::Entry;
@@ -20,27 +19,8 @@ use crate::worker::waitlist::Entry;
 pub struct Queue {
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     joined: Cell<u64>,
-    /// How many of them wait for one endpoint alone,
+    /// How many of them wait for one endpoint alone.
     alone: Cell<usize>,
-    /// and how many take any of a pool, by the pool.
-    lines: RefCell<Vec<Line>>,
-}
-
-/// Those that take any place of a pool.
-#[derive(Clone, Copy, Debug, Default)]
-struct Line {
-    count: usize,
-    /// Whether one of them was called last.
-    is_called: bool,
-}
-
-/// What a request waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// A place on any endpoint of this pool.
-    Any(PoolId),
-    /// A place on this one.
-    Alone(Slot),
 }
 
 #[derive(Debug)]
@@ -49,7 +29,8 @@ struct Waiter {
     number: u64,
     until: Instant,
     client: Watched,
-    wanted: Wanted,
+    /// The only endpoint that will do.
+    wanted: Option<Slot>,
     called: Cell<bool>,
     event: Event,
 }
@@ -63,18 +44,19 @@ pub struct Ticket<'q> {
 }
 
 impl Queue {
-    /// Puts a request of this client at the end, until it is time to give up.
+    /// Puts a request of this client at the end, until it is time to give up; it may want a place
+    /// on one endpoint alone.
     pub fn join(
         &self,
         client: Watched,
         until: Instant,
-        wanted: Wanted,
+        wanted: Option<Slot>,
         entry: Entry,
     ) -> Ticket<'_> {
         let number = self.joined.replace(self.joined.get() + 1);
         let (called, event) = (Cell::new(false), Event::default());
         let waiter = Rc::new(Waiter { number, until, client, wanted, called, event });
-        self.count(wanted, true);
+        self.alone.set(self.alone.get() + usize::from(wanted.is_some()));
         self.waiters.borrow_mut().push_back(waiter.clone());
         Ticket { queue: self, waiter, _entry: entry }
     }
@@ -87,70 +69,34 @@ impl Queue {
 
     /// Whether somebody waits, before this number, who would take a place on this endpoint.
     #[must_use]
-    pub fn is_waited_for(&self, pool: PoolId, slot: Slot, number: u64) -> bool {
+    pub fn is_waited_for(&self, slot: Slot, number: u64) -> bool {
         let waiters = self.waiters.borrow();
         let mut before = waiters.iter().take_while(|waiter| waiter.number < number);
-        before.any(|waiter| match waiter.wanted {
-            Wanted::Any(wanted) => wanted == pool,
-            Wanted::Alone(wanted) => wanted == slot,
-        })
+        before.any(|waiter| waiter.wanted.is_none_or(|wanted| wanted == slot))
     }
 
-    /// A place may be free: of each pool calls the first that takes any, and of those that wait for
-    /// one endpoint alone the first for each that `has_place`.
-    pub fn call(&self, has_place: impl Fn(Slot) -> bool) {
-        let (mut lines, mut alone) = (self.lines.borrow_mut(), self.alone.get());
-        let mut uncalled = 0;
-        for line in lines.iter_mut() {
-            line.is_called = false;
-            uncalled += usize::from(line.count > 0);
-        }
+    /// A place may be free: calls the first that takes any, and of those that wait for one endpoint
+    /// alone the first for each that `has_place`. Whether one that takes any was called.
+    pub fn call(&self, has_place: impl Fn(Slot) -> bool) -> bool {
+        let (mut is_any_called, mut alone) = (false, self.alone.get());
         let mut called: Vec<Slot> = Vec::new();
         for waiter in self.waiters.borrow().iter() {
-            if uncalled == 0 && alone == 0 {
-                break;
-            }
-            let is_first = match waiter.wanted {
-                Wanted::Any(PoolId(index)) => lines.get_mut(index).is_some_and(|line| {
-                    let is_first = !waiter.called.get() && !line.is_called;
-                    line.is_called |= is_first;
-                    uncalled -= usize::from(is_first);
-                    is_first
-                }),
-                Wanted::Alone(slot) => {
-                    alone -= 1;
-                    let is_first =
-                        !waiter.called.get() && !called.contains(&slot) && has_place(slot);
-                    called.extend(is_first.then_some(slot));
-                    is_first
-                }
-            };
-            if is_first {
+            alone -= usize::from(waiter.wanted.is_some());
+            let is_for_it = !waiter.called.get()
+                && match waiter.wanted {
+                    None => !std::mem::replace(&mut is_any_called, true),
+                    Some(slot) => !called.contains(&slot) && has_place(slot),
+                };
+            if is_for_it {
+                called.extend(waiter.wanted);
                 waiter.called.set(true);
                 waiter.event.notify();
             }
-        }
-    }
-
-    /// Whether the last `call` called one that takes any place of this pool.
-    #[must_use]
-    pub fn has_called(&self, PoolId(index): PoolId) -> bool {
-        self.lines.borrow().get(index).is_some_and(|line| line.is_called)
-    }
-
-    /// Counts one that waits in or out.
-    fn count(&self, wanted: Wanted, is_in: bool) {
-        let step = |count: usize| if is_in { count + 1 } else { count.saturating_sub(1) };
-        match wanted {
-            Wanted::Alone(_) => self.alone.set(step(self.alone.get())),
-            Wanted::Any(PoolId(index)) => {
-                let mut lines = self.lines.borrow_mut();
-                if lines.len() <= index {
-                    lines.resize(index + 1, Line::default());
-                }
-                lines[index].count = step(lines[index].count);
+            if is_any_called && alone == 0 {
+                break;
             }
         }
+        is_any_called
     }
 
     /// Calls all: the worker ends, or other endpoints are in force.
@@ -175,17 +121,12 @@ impl Queue {
     pub fn wants(&self) -> (bool, Vec<Slot>) {
         let waiters = self.waiters.borrow();
         let mut alone: Vec<Slot> = Vec::new();
-        let mut wants_any = false;
-        for waiter in waiters.iter() {
-            match waiter.wanted {
-                Wanted::Any(_) => wants_any = true,
-                Wanted::Alone(slot) if alone.len() < WANTS_MAX && !alone.contains(&slot) => {
-                    alone.push(slot);
-                }
-                Wanted::Alone(_) => {}
+        for slot in waiters.iter().filter_map(|waiter| waiter.wanted) {
+            if alone.len() < WANTS_MAX && !alone.contains(&slot) {
+                alone.push(slot);
             }
         }
-        (wants_any, alone)
+        (waiters.iter().any(|waiter| waiter.wanted.is_none()), alone)
     }
 }
 
@@ -215,7 +156,8 @@ impl Ticket<'_> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        self.queue.count(self.waiter.wanted, false);
+        let alone = &self.queue.alone;
+        alone.set(alone.get() - usize::from(self.waiter.wanted.is_some()));
         self.queue.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
     }
 }

@@ -287,12 +287,8 @@ impl Worker {
         let has_place = |slot| {
             self.idle.borrow().has(slot) || limited().any(|it| it.slot == slot && is_free(it))
         };
-        self.queue.call(has_place);
-        let mut pools = snapshot.pools.iter().enumerate();
-        let is_left = |it: &Endpoint| it.is_eligible() && is_free(it);
-        if pools.any(|(index, pool)| {
-            !self.queue.has_called(PoolId(index)) && pool.endpoints.iter().any(is_left)
-        }) {
+        let is_any_called = self.queue.call(has_place);
+        if !is_any_called && limited().any(|it| it.is_eligible() && is_free(it)) {
             self.waitlist.tell_another(self.id);
         }
     }

@@ -2,9 +2,9 @@
 
 use std::process::{Command, Stdio};
 
+use crate::support::Scratch;
 use crate::support::proxy::{CORELANE, Flags};
 use crate::support::upstream::{Upstream, ok};
-use crate::support::{Gate, SOON, Scratch, wait_until};
 
 /// Exit code, standard output and standard error of `corelane check` on a file of this text.
 fn check(text: &str, words: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
@@ -175,47 +175,5 @@ fn each_pool_has_its_own_settings() {
     client.read_response("GET").expect(504);
     client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n");
     assert_eq!(client.read_response("GET").expect(200).text(), "quick");
-    proxy.drain();
-}
-
-#[test]
-fn those_who_wait_for_one_pool_hold_up_no_other() {
-    let gate = Gate::default();
-    let held = {
-        let gate = gate.clone();
-        Upstream::scripted(move |served| {
-            while served.request().is_some() {
-                gate.wait();
-                served.write(&ok("held", false));
-            }
-        })
-    };
-    let free = Upstream::answering(ok("free", false));
-    let scratch = Scratch::new("held");
-    let text = format!(
-        "[[pools]]\nname = \"held\"\nbackends = [\"{},max-conns=1\"]\n\
-         [[pools]]\nname = \"free\"\nbackends = [\"{},max-conns=1\"]\n\
-         [[routes]]\npath-prefix = \"/held\"\npool = \"held\"\n[[routes]]\npool = \"free\"\n",
-        held.url(),
-        free.url(),
-    );
-    std::fs::write(scratch.join("lane.toml"), text).unwrap();
-    let config = scratch.join("lane.toml").display().to_string();
-    let mut proxy = Flags::to(&[]).with("--config", &config).start();
-    let mut waiting: Vec<_> = (0..3).map(|_| proxy.client()).collect();
-    for client in &mut waiting {
-        client.send(b"GET /held HTTP/1.1\r\nHost: t\r\n\r\n");
-    }
-    wait_until("one is at the backend", SOON, || held.request_count() == 1);
-    for _ in 0..20 {
-        let mut client = proxy.client();
-        client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n");
-        assert_eq!(client.read_response("GET").expect(200).text(), "free");
-    }
-    gate.open();
-    for client in &mut waiting {
-        assert_eq!(client.read_response("GET").expect(200).text(), "held");
-    }
-    drop(waiting);
     proxy.drain();
 }
