@@ -49,7 +49,7 @@ pub struct Captured {
 
 impl Captured {
     /// Keeps what `pieces` are together, cut to `FIELD_BYTES_MAX`, and to what is left of
-    /// `BYTES_MAX`.
+    /// `BYTES_MAX`, or of `ID_BYTES` beyond it for ids.
     pub fn keep(&mut self, field: Field, pieces: &[&[u8]]) {
         if self.bytes.is_empty() {
             // So that no piece begins at 0.
@@ -57,7 +57,10 @@ impl Captured {
         }
         let Some(span) = self.spans.get_mut(field.index()) else { return };
         let begin = self.bytes.len();
-        let end_max = (begin + FIELD_BYTES_MAX).min(BYTES_MAX);
+        // What a client sends leaves room for the ids, so that its line can be found.
+        let is_id = matches!(field, Field::RequestId | Field::TraceId);
+        let bytes_max = if is_id { BYTES_MAX + ID_BYTES } else { BYTES_MAX };
+        let end_max = (begin + FIELD_BYTES_MAX).min(bytes_max);
         for piece in pieces {
             let count = piece.len().min(end_max - self.bytes.len());
             self.bytes.extend_from_slice(&piece[..count]);
@@ -92,6 +95,8 @@ const FIELDS: usize = 6;
 pub(super) const FIELD_BYTES_MAX: usize = 4 * 1024;
 /// The most bytes of all pieces of a request. Escaped they are six times as many at most.
 const BYTES_MAX: usize = 8 * 1024;
+/// What ids have of their own beyond that.
+const ID_BYTES: usize = 256;
 /// The most memory that stays for the next request.
 const KEPT_BYTES_MAX: usize = 2 * 1024;
 

@@ -59,6 +59,9 @@ fn line_of(setting: &Setting) -> String {
     let is_secret = SECRETS.iter().any(|it| name.ends_with(it));
     let value = |text: &String| match text.parse::<u64>() {
         _ if is_secret => "\"(hidden)\"".to_owned(),
+        _ if name == "health-header" => {
+            quoted(&format!("{}: (hidden)", text.split(':').next().unwrap_or_default()))
+        }
         Ok(number) if number.to_string() == *text => text.clone(),
         _ => quoted(text),
     };

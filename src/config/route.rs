@@ -250,7 +250,13 @@ impl Redirect {
         }
         let begins_well =
             ["http://", "https://", "/", "{path}"].iter().any(|it| target.starts_with(it));
-        if !begins_well || target.starts_with("//") || target.starts_with("/{path}") {
+        // What follows the scheme is a host, never what a request holds as its path.
+        let has_host = target.split_once("://").is_none_or(|(_, host)| {
+            host.starts_with("{host}")
+                || host.starts_with(|it: char| it.is_ascii_alphanumeric() || it == '[')
+        });
+        let is_rooted_twice = target.starts_with("//") || target.starts_with("/{path}");
+        if !begins_well || !has_host || is_rooted_twice {
             return Err("begins with none of http://, https://, /PATH and {path}".to_owned());
         }
         Ok(Redirect { status, target: pieces })

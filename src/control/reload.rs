@@ -4,7 +4,7 @@
 //! flags and file; it blocks, so it never runs on the control thread.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -22,9 +22,10 @@ pub struct Reading {
     pub needs_restart: Vec<String>,
 }
 
-/// How the configuration is read again; set once.
+/// How the configuration is read again; set once. One reload runs at a time: the later one is in
+/// force in the end.
 #[derive(Clone, Default)]
-pub(super) struct Reload(Arc<OnceLock<Box<Read>>>);
+pub(super) struct Reload(Arc<OnceLock<Box<Read>>>, Arc<Mutex<()>>);
 
 type Read = dyn Fn() -> Result<Reading, String> + Send + Sync;
 
@@ -85,6 +86,7 @@ impl Handle {
             let reason = "there is no file to read again: start corelane with --config";
             return Err(Refusal::Invalid(reason.to_owned()));
         };
+        let _turn = self.reload.1.lock().unwrap_or_else(PoisonError::into_inner);
         let Reading { pools, routes, needs_restart } = read().map_err(Refusal::Invalid)?;
         let (reply, replied) = oneshot::channel();
         let command = Command::Configure(pools, routes, reply);

@@ -79,7 +79,10 @@ impl Routes {
         };
         Routes {
             only,
-            by_path: rules.iter().any(|rule| rule.config.path != PathMatch::Any),
+            // A rewrite too: a path with dot segments would leave the prefix that it gets.
+            by_path: rules
+                .iter()
+                .any(|rule| rule.config.path != PathMatch::Any || rule.config.rewrite.is_some()),
             by_host: rules.iter().any(|rule| rule.config.host != HostMatch::Any),
             rules,
         }

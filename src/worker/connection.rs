@@ -216,7 +216,8 @@ fn begin_request(record: &Record<'_>, buffer: &mut Buffer) {
     while buffer.unread().starts_with(b"\r\n") {
         buffer.consume(b"\r\n".len());
     }
-    if !buffer.is_empty() {
+    // The first half of such a line is no request yet.
+    if !matches!(buffer.unread(), b"" | b"\r") {
         record.begin();
     }
 }

@@ -116,6 +116,7 @@ fn all_that_is_wrong_is_told_with_its_line() {
             &[":5: there is no listener 127.0.0.1:1"],
         ),
         ("POOL[[routes]]\nredirect = \"//{host}\"", &[":5: redirect begins with none of"]),
+        ("POOL[[routes]]\nredirect = \"http://{path}\"", &[":5: redirect begins with none of"]),
         ("POOL[[routes]]\nredirect = \"/a\"\nstatus = 200", &[":7: status is none of 301"]),
         (
             "POOL[[routes]]\npool = \"a\"\n[[routes]]\npool = \"a\"\npath-prefix = \"/\"",

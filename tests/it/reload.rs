@@ -107,6 +107,21 @@ fn what_waits_for_a_restart_is_named() {
 }
 
 #[test]
+fn what_routes_and_pools_depend_on_is_refused_before_a_restart() {
+    let one = Upstream::answering(ok("one", false));
+    let text = pool("a", &[&one], "");
+    let mut filed = Filed::start(&text);
+    for more in ["listen = [\"127.0.0.1:1\"]", "backends-file = \"b.toml\""] {
+        let is_flag = more.starts_with("listen");
+        // A flag wins over the file: nothing has changed.
+        filed.reload(&format!("{more}\n{text}"), if is_flag { DONE } else { REFUSED });
+        assert_eq!(filed.get("/"), (200, "one".to_owned()));
+    }
+    assert!(filed.proxy.log().contains("backends-file has changed"), "{}", filed.proxy.log());
+    filed.proxy.drain();
+}
+
+#[test]
 fn a_process_without_a_file_goes_on_after_sighup() {
     let upstream = Upstream::naming_targets();
     let mut proxy = Flags::to(&[&upstream]).start();

@@ -96,11 +96,17 @@ impl<'de> Visitor<'de> for Object {
             if fields.iter().any(|(known, _)| *known == name) {
                 return Err(A::Error::custom(format!("{name:?} is there twice")));
             }
+            if fields.len() >= FIELDS_MAX {
+                return Err(A::Error::custom(format!("there are more than {FIELDS_MAX} fields")));
+            }
             fields.push((name, value));
         }
         Ok(Fields(fields))
     }
 }
+
+/// The most fields of a body, twice those that any has.
+const FIELDS_MAX: usize = 16;
 
 /// The parameters of a query that are yet to be read.
 #[derive(Debug, Default)]

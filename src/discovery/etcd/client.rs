@@ -165,9 +165,12 @@ impl Client {
             Err(Failure::Refused(_, reason)) if reason.contains("not enabled") => return Ok(()),
             sent => sent?,
         };
-        let unreachable =
-            |error: hyper::Error| Failure::Unreachable(self.member().url(), error.to_string());
-        let body = answer.into_body().collect().await.map_err(unreachable)?;
+        let unreachable = |error: String| Failure::Unreachable(self.member().url(), error);
+        let body = Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect();
+        let body = timeout(CALL_TIMEOUT, body)
+            .await
+            .map_err(|_elapsed| unreachable("its login took too long".to_owned()))?
+            .map_err(|error| unreachable(error.to_string()))?;
         let token: wire::Token = serde_json::from_slice(&body.to_bytes())
             .map_err(|error| Failure::Invalid(error.to_string()))?;
         self.token = Some(token.token);

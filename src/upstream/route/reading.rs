@@ -83,6 +83,10 @@ fn decode(path: &[u8], space: &mut Vec<u8>) -> Option<Option<usize>> {
             space.push(decoded);
             is_decoded = true;
         }
+        // Overlong forms in UTF-8, of three and of four bytes.
+        if let [.., 0xE0, 0x80..=0x9F] | [.., 0xF0, 0x80..=0x8F] = space[..] {
+            return None;
+        }
         match space.last() {
             // The end of a text in C, and the front of an overlong form in UTF-8.
             Some(0 | 0xC0 | 0xC1) => return None,

@@ -210,6 +210,8 @@ fn a_path_that_readers_disagree_on_is_refused_where_that_matters() {
             ("GET h /api/./x", "request-path-ambiguous"),
             ("GET h /api/%252e%252e/admin", "request-path-ambiguous"),
             ("GET h /api/%c0%ae%c0%ae/admin", "request-path-ambiguous"),
+            ("GET h /api/%e0%80%ae%e0%80%ae/admin", "request-path-ambiguous"),
+            ("GET h /api%f0%80%80%afadmin", "request-path-ambiguous"),
             ("GET h /admin%00x", "request-path-ambiguous"),
             ("GET h http://h/api/../admin", "request-path-ambiguous"),
         ],
@@ -240,6 +242,15 @@ fn the_front_of_a_path_is_rewritten() {
             ("GET h http://h?x", "e /all?x"),
             ("OPTIONS h *", "e"),
             ("CONNECT h h:80", "e"),
+        ],
+    );
+    // Nothing leaves the prefix that it gets, also where no route has a path.
+    check(
+        &["a a.example > /tenants/a", "b b.example > /tenants/b"],
+        &[
+            ("GET a.example /x", "a /tenants/a/x"),
+            ("GET a.example /../b/x", "request-path-ambiguous"),
+            ("GET a.example /%2e%2e/b/x", "request-path-ambiguous"),
         ],
     );
 }
