@@ -83,7 +83,7 @@ const FRONT: &str = "listen = \"127.0.0.1:0\"\n[[pools]]\nname = \"a\"\n";
 #[test]
 fn all_that_is_wrong_is_told_with_its_line() {
     let pool = "backends = [\"http://h:1\"]\n";
-    let cases: [(&str, &[&str]); 24] = [
+    let cases: [(&str, &[&str]); 25] = [
         ("", &[":2: pool a names no backends"]),
         ("backends = [\"h:1\"]", &[":4: backends: \"h:1\": it does not begin with http://"]),
         ("backends = [\"http://h:1\", \"http://h:1\"]", &[":2: pool a has http://h:1 twice"]),
