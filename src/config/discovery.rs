@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use crate::config::DEFAULT_POOL;
+use crate::config::{DEFAULT_POOL, authority};
 
 /// The sources that tell backends while corelane runs.
 #[derive(Clone, Debug)]
@@ -127,11 +127,7 @@ impl EtcdMember {
     /// `HOST:PORT`, with brackets around an IPv6 address.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        authority(&self.host, self.port)
     }
 
     /// Its URL, without a path.
