@@ -1,9 +1,11 @@
-//! The only file with unsafe code: calls on file descriptors that another value owns.
+//! The only module with unsafe code: calls on file descriptors that another value owns.
 //!
 //! monoio owns a worker's sockets and offers no shutdown, peek or poll on them. Each call here
 //! borrows a descriptor for its own duration; the caller holds the value that keeps it open.
 
 #![expect(unsafe_code, reason = "a raw descriptor is borrowed for one call")]
+
+pub mod ring;
 
 use std::cell::UnsafeCell;
 use std::io;

@@ -28,6 +28,10 @@ pub enum Counter {
     TunnelsOpen,
     /// Sweeps over the deadlines.
     Sweeps,
+    /// Operations put on the ring, up to the last sweep; 0 on epoll.
+    RingSubmissions,
+    /// Operations that the ring has completed, likewise.
+    RingCompletions,
     /// Failures that the control thread was not told of, its channel being full.
     OutcomesDropped,
     /// Retries that the budget did not allow.

@@ -3,7 +3,7 @@
 //! Called on the worker's own thread, since a ring with SINGLE_ISSUER belongs to the thread that
 //! made it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::num::NonZeroU32;
 
@@ -14,6 +14,8 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use crate::clock;
 use crate::config::DriverChoice;
 use crate::error::StartError;
+use crate::metrics::{Counter, Lane};
+use crate::sys::ring::RingCounts;
 
 /// A worker's runtime.
 pub enum Runtime {
@@ -37,9 +39,10 @@ impl Runtime {
         }
         let mut refusal = io::Error::from(io::ErrorKind::Unsupported);
         for (name, flags) in RING_FLAGS {
-            match on_ring(flags, ring_entries) {
-                Ok(runtime) => {
+            match RingCounts::of_new(|| on_ring(flags, ring_entries)) {
+                Ok((runtime, counts)) => {
                     IS_EPOLL.set(false);
+                    RING_COUNTS.set(counts);
                     clock::set_holds(true);
                     return Ok((Runtime::Uring(Box::new(runtime)), name));
                 }
@@ -67,6 +70,16 @@ impl Runtime {
 #[must_use]
 pub fn is_epoll() -> bool {
     IS_EPOLL.get()
+}
+
+/// Counts what this thread's ring has taken and completed since the last call; nothing on epoll.
+pub fn count_operations(lane: &Lane) {
+    RING_COUNTS.with_borrow_mut(|counts| {
+        if let Some((submissions, completions)) = counts.as_mut().map(RingCounts::take) {
+            lane.add_many(Counter::RingSubmissions, submissions);
+            lane.add_many(Counter::RingCompletions, completions);
+        }
+    });
 }
 
 fn on_ring(
@@ -132,6 +145,7 @@ fn epoll() -> Result<(Runtime, &'static str), StartError> {
             StartError::Driver(format!("epoll is not available: {error}; check ulimit -n"))
         })?;
     IS_EPOLL.set(true);
+    RING_COUNTS.set(None);
     // There a poll goes on for as long as sockets are ready, a whole body perhaps.
     clock::set_holds(false);
     Ok((Runtime::Epoll(Box::new(runtime)), "epoll"))
@@ -155,6 +169,7 @@ fn advice(error: &io::Error) -> String {
 
 thread_local! {
     static IS_EPOLL: Cell<bool> = const { Cell::new(false) };
+    static RING_COUNTS: RefCell<Option<RingCounts>> = const { RefCell::new(None) };
 }
 
 type SetFlags = fn(&mut io_uring::Builder);

@@ -159,6 +159,7 @@ async fn serve(
     }
     worker.flush_access_log();
     worker.flush_log();
+    driver::count_operations(worker.lane());
     let (accepted, handed_over) =
         [Counter::Accepted, Counter::HandedOver].map(|counter| worker.lane().get(counter)).into();
     tracing::debug!(worker = worker.id(), accepted, handed_over, "a worker has ended");
@@ -231,6 +232,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.ask_again();
         worker.flush_access_log();
         worker.lane().add(Counter::Sweeps);
+        driver::count_operations(worker.lane());
         let passed = now.duration_since(tidied);
         if passed >= TIDY_INTERVAL {
             tidied = now;

@@ -228,6 +228,31 @@ fn bytes_are_counted_on_both_sides_to_the_last() {
 }
 
 #[test]
+fn a_request_on_a_warm_connection_costs_few_operations_of_the_ring() {
+    const REQUESTS: u32 = 1000;
+    for (driver, expected) in [("uring", 2.0..6.0), ("epoll", 0.0..0.1)] {
+        let upstream = upstream();
+        let flags = Flags::to(&[&upstream]).with("--admin", "127.0.0.1:0");
+        let proxy = flags.with("--driver", driver).with("--workers", "1").start();
+        let mut client = Client::connect(proxy.addr());
+        let totals = |proxy: &Proxy| {
+            ["corelane_worker_ring_submissions_total", "corelane_worker_ring_completions_total"]
+                .map(|name| scrape(proxy).sum(name, &[]))
+        };
+        let before = totals(&proxy);
+        for _ in 0..REQUESTS {
+            client.wire.write(b"GET /200 HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+            client.read_response("GET");
+        }
+        // What the ring did is counted at a worker's next walk over its deadlines.
+        wait_until(driver, SOON, || {
+            let costs = [0, 1].map(|which| totals(&proxy)[which] - before[which]);
+            costs.iter().all(|cost| expected.contains(&(cost / f64::from(REQUESTS))))
+        });
+    }
+}
+
+#[test]
 fn no_counter_goes_back_when_a_worker_dies_and_is_followed() {
     let upstream = upstream();
     let flags = Flags::to(&[&upstream]).with("--admin", "127.0.0.1:0");

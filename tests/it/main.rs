@@ -106,5 +106,7 @@ mod sticky;
 mod tidy;
 /// `corelane top`: one frame, and the live screen under a pty.
 mod top;
+/// Changes, reloads and the dashboard while oha sends requests.
+mod under_oha;
 /// WebSocket peers, and the ends of a tunnel.
 mod websocket;

@@ -251,13 +251,13 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
-fn unsafe_code_stands_in_one_file_and_the_allocation_test() {
+fn unsafe_code_stands_in_one_module_and_the_allocation_test() {
     let all = sources("src").into_iter().chain(sources("tests"));
-    let allowed = ["src/sys.rs", "tests/alloc.rs", "tests/it/tidy.rs"];
+    let allowed = ["src/sys.rs", "src/sys/ring.rs", "tests/alloc.rs", "tests/it/tidy.rs"];
     let others = all.filter(|source| {
         !allowed.contains(&source.path.as_str()) && has_word(&source.code(), "unsafe")
     });
-    let rule = "unsafe only in src/sys.rs and tests/alloc.rs";
+    let rule = "unsafe only in src/sys and tests/alloc.rs";
     check_none(&others.map(|source| source.path).collect::<Vec<_>>(), rule);
 }
 

@@ -42,7 +42,7 @@ pub fn busy_time(lane: &Lane) -> Option<Duration> {
     })
 }
 
-const COUNTERS: [(About, Counter); 7] = [
+const COUNTERS: [(About, Counter); 9] = [
     (("worker_requests_received", "Requests whose head a worker read."), Counter::Requests),
     (
         ("client_connections_accepted", "Clients' connections taken up, by who serves them."),
@@ -65,6 +65,14 @@ const COUNTERS: [(About, Counter); 7] = [
         Counter::AccessLogDropped,
     ),
     (("sweeps", "Walks of a worker over its deadlines."), Counter::Sweeps),
+    (
+        ("worker_ring_submissions", "Operations that a worker put on its io_uring."),
+        Counter::RingSubmissions,
+    ),
+    (
+        ("worker_ring_completions", "Operations that a worker's io_uring has completed."),
+        Counter::RingCompletions,
+    ),
 ];
 const CLIENTS: About = ("client_connections", "Clients' connections open now.");
 const IN_FLIGHT: About = ("worker_requests_in_flight", "Requests in flight through a worker.");
