@@ -21,7 +21,7 @@ use corelane::demo::{self, Backend, BackendConfig};
 use corelane::discovery::Registration;
 use corelane::doctor::{self, Host, Ring};
 use corelane::error::{EXIT_USAGE, StartError};
-use corelane::server::{Server, Signals};
+use corelane::server::{self, Server, Signals};
 use corelane::top;
 
 #[global_allocator]
@@ -37,17 +37,7 @@ fn main() -> ExitCode {
         }
     };
     let writer = start_log(cli.proxy.log());
-    let result = match cli.command {
-        Some(Command::Backend(args)) => run_backend(*args),
-        Some(Command::Demo(args)) => run_demo(&args),
-        Some(Command::Doctor(args)) => run_doctor(&args),
-        Some(Command::Top(args)) => run_top(args),
-        Some(Command::Completions(args)) => print(&completions(args.shell)),
-        Some(Command::Man) => print_manual(),
-        Some(Command::Check(_)) => check(cli.proxy),
-        None if cli.is_check => check(cli.proxy),
-        None => run_proxy(cli.proxy),
-    };
+    let result = server::survive_usr1().and_then(|()| run(cli));
     let code = result.unwrap_or_else(|error| {
         // Not through the log, which --log-level may have switched off.
         let prefix = if matches!(error, StartError::ConfigFile(_)) { "" } else { "corelane: " };
@@ -57,6 +47,20 @@ fn main() -> ExitCode {
     // Writes the lines that are queued, if anybody reads them.
     drop(writer);
     ExitCode::from(code)
+}
+
+fn run(cli: Cli) -> Result<u8, StartError> {
+    match cli.command {
+        Some(Command::Backend(args)) => run_backend(*args),
+        Some(Command::Demo(args)) => run_demo(&args),
+        Some(Command::Doctor(args)) => run_doctor(&args),
+        Some(Command::Top(args)) => run_top(args),
+        Some(Command::Completions(args)) => print(&completions(args.shell)),
+        Some(Command::Man) => print_manual(),
+        Some(Command::Check(_)) => check(cli.proxy),
+        None if cli.is_check => check(cli.proxy),
+        None => run_proxy(cli.proxy),
+    }
 }
 
 fn run_proxy(args: ProxyArgs) -> Result<u8, StartError> {
@@ -136,13 +140,14 @@ fn print(text: &[u8]) -> Result<u8, StartError> {
 
 /// Runs one demo backend until a signal comes.
 fn run_backend(args: BackendArgs) -> Result<u8, StartError> {
+    // Kept before the address is told: who reads that may send one at once.
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| StartError::Resource("the signals", error))?;
     let register = args.register()?;
     let (backend, thread) = start_backend(&args.into_config()?)?;
     let registration = register.map(|it| it.of(backend.addr)).transpose()?;
     let registered = registration.map(keep_registered).transpose()?;
     say(&mut std::io::stdout(), &format!("listening on {}", backend.addr));
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| StartError::Resource("the signals", error))?;
     signals.forever().next();
     // First out of etcd, so that nobody is sent here; then the requests that are under way.
     if let Some((stop, thread)) = registered {

@@ -33,7 +33,7 @@ use crate::worker::waitlist::Waitlist;
 use crate::worker::{self, Ended, Seat};
 use event::{Event, Next, Stop, drain_by, next_event, report};
 use listen::{listen, local_addr};
-pub use signals::Signals;
+pub use signals::{Signals, survive_usr1};
 
 /// A process whose addresses are bound.
 #[derive(Debug)]

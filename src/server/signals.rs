@@ -1,5 +1,7 @@
 //! The signals that a server heeds, and the thread that receives them.
 
+use std::sync::Arc;
+
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::access_log::AccessLog;
@@ -19,6 +21,16 @@ impl Signals {
         let kept = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]);
         kept.map(Signals).map_err(|error| StartError::Resource("the signals", error))
     }
+}
+
+/// Keeps SIGUSR1 from ending this process, whatever command it runs: a rotation of logs that sends
+/// it by the program's name reaches them all.
+///
+/// # Errors
+/// When the signal cannot be had.
+pub fn survive_usr1() -> Result<(), StartError> {
+    let registered = signal_hook::flag::register(SIGUSR1, Arc::default());
+    registered.map(drop).map_err(|error| StartError::Resource("the signals", error))
 }
 
 impl Server {

@@ -121,3 +121,11 @@ fn the_demo_backend_says_where_it_listens() {
     child.wait().unwrap();
     assert!(line.starts_with("listening on 127.0.0.1:"), "{line}");
 }
+
+/// As a rotation of logs sends it to all that is named corelane.
+#[test]
+fn a_backend_outlives_the_signal_that_opens_access_logs_again() {
+    let mut server = Server::demo("a");
+    server.signal(Signal::USR1);
+    assert_eq!(server.terminate(), Some(0));
+}

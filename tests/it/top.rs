@@ -164,12 +164,15 @@ fn the_live_screen_takes_keys_notices_silence_and_connects_again() {
     assert_eq!(live.end(), Some(0));
 }
 
+/// One that is for access logs does not.
 #[test]
 fn a_signal_ends_it_and_puts_the_terminal_back() {
     let admin = Admin::new(STATUS, Some("key"));
     let live = Live::start(admin.on_tcp());
     live.wait_for("● live");
     let pid = std::fs::read_to_string(live.scratch.join("pid")).unwrap().trim().parse().unwrap();
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    for signal in [Signal::USR1, Signal::TERM] {
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
     assert_eq!(live.end(), Some(143));
 }

@@ -46,10 +46,19 @@ impl Server {
         Server::printing_its_address(command)
     }
 
-    /// Asks it to end, and waits until it has.
-    pub fn terminate(&mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        wait_until("the server has ended", SOON, || self.child.try_wait().unwrap().is_some());
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Asks it to end, and waits until it has; its exit code, if no signal killed it.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        let mut status = None;
+        wait_until("the server has ended", SOON, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
     }
 
     /// `support/server.py`: http.server with threads.
