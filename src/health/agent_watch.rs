@@ -33,6 +33,8 @@ pub struct AgentWatch {
     agent: Agent,
     /// Whether it answered when it was last asked.
     is_reached: bool,
+    /// The word that was ignored last, if the last line had one.
+    ignored: Option<String>,
 }
 
 impl AgentWatch {
@@ -54,6 +56,7 @@ impl AgentWatch {
             pulse,
             agent: Agent::SILENT,
             is_reached: true,
+            ignored: None,
         }
     }
 
@@ -103,8 +106,11 @@ impl AgentWatch {
         }
         let before = self.agent;
         let parsed = agent::parse(&line);
-        if let Some(word) = parsed.ignored {
-            tracing::debug!(backend = self.id, word, "a word of its agent is ignored");
+        if parsed.ignored != self.ignored.as_deref() {
+            if let Some(word) = parsed.ignored {
+                tracing::debug!(backend = self.id, word, "a word of its agent is ignored");
+            }
+            self.ignored = parsed.ignored.map(str::to_owned);
         }
         self.agent = before.observe(&parsed);
         let why = format!("its agent says {:?}", line.trim_end());
