@@ -20,7 +20,8 @@ fn write_log_line(bencher: Bencher<'_, '_>, format: &str) {
     }
     let entry = Entry {
         begun: Duration::from_micros(1_795_403_400_123_456),
-        client: ([192, 0, 2, 7], 40_000).into(),
+        client: [192, 0, 2, 7].into(),
+        peer: ([192, 0, 2, 7], 40_000).into(),
         local: ([192, 0, 2, 1], 80).into(),
         captured: &captured,
         version: Some(Version::Http11),

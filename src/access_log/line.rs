@@ -16,9 +16,11 @@ use crate::http1::Version;
 pub struct Entry<'a> {
     /// When its first byte came, since 1970.
     pub begun: Duration,
-    /// The client's address,
-    pub client: SocketAddr,
-    /// and the one that it reached.
+    /// The client's address, by what trusted proxies say.
+    pub client: IpAddr,
+    /// Where the connection came from,
+    pub peer: SocketAddr,
+    /// and the address that it reached.
     pub local: SocketAddr,
     /// The texts of its head.
     pub captured: &'a Captured,
@@ -86,9 +88,10 @@ impl Line<'_> {
         let entry = self.entry;
         match item {
             Item::Nothing => self.nothing(),
-            Item::ClientAddr => self.addr(entry.client.ip()),
+            Item::ClientAddr => self.addr(entry.client),
+            Item::PeerAddr => self.addr(entry.peer.ip()),
             Item::LocalAddr => self.addr(entry.local.ip()),
-            Item::ClientPort => self.number(entry.client.port()),
+            Item::PeerPort => self.number(entry.peer.port()),
             Item::LocalPort => self.number(entry.local.port()),
             Item::TimeClf | Item::TimeIso => self.time(item),
             Item::EpochSeconds => self.number(entry.begun.as_secs()),
@@ -266,4 +269,4 @@ fn in_u64(number: u128) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

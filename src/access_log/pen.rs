@@ -1,7 +1,8 @@
 //! A worker's side of the access log: lines are collected in a chunk, which is handed to the
 //! writer's thread when it is full, at each of the worker's sweeps, and at its end.
 //!
-//! Never waits: a chunk that the queue has no room for is dropped, and its lines are counted.
+//! The queue is limited in chunks: while one waits there, the writer is behind, and a sweep keeps
+//! what is not full. Never waits: while a full chunk finds no room, lines are dropped and counted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -62,6 +63,10 @@ impl Pen {
         begun: Instant,
         entry: impl FnOnce(Duration) -> Entry<'a>,
     ) {
+        lane.add(Counter::AccessLogLines);
+        if self.is_full() && !self.inlet.send(&mut self.chunk) {
+            return self.drop_lines(lane, 1);
+        }
         if self.chunk.lines == 0 {
             self.anchor = (Instant::now(), since_1970());
         }
@@ -72,10 +77,6 @@ impl Pen {
         };
         write_line(&self.config.format, &entry(time), &mut self.stamp, &mut self.chunk.bytes);
         self.chunk.lines += 1;
-        lane.add(Counter::AccessLogLines);
-        if self.chunk.bytes.len() >= FULL_BYTES {
-            self.hand_over(lane);
-        }
     }
 
     /// Whether lines wait here, or a drop is to be told of.
@@ -84,25 +85,33 @@ impl Pen {
         self.chunk.lines > 0 || self.untold > 0
     }
 
-    /// Hands over what there is.
-    pub fn flush(&mut self, lane: &Lane) {
-        if self.chunk.lines > 0 {
-            self.hand_over(lane);
+    /// Hands over what there is, unless the writer is behind: then the next call does.
+    pub fn flush(&mut self) {
+        if self.chunk.lines > 0 && (self.is_full() || !self.inlet.has_waiting()) {
+            self.inlet.send(&mut self.chunk);
         }
         self.tell();
     }
 
-    fn hand_over(&mut self, lane: &Lane) {
-        let next = self.inlet.chunk();
-        let full = std::mem::replace(&mut self.chunk, next);
-        if let Err(mut dropped) = self.inlet.send(full) {
-            let lines = u64::from(dropped.lines);
-            lane.add_many(Counter::AccessLogDropped, lines);
-            self.untold += lines;
-            dropped.clear();
-            self.chunk = dropped;
-            self.tell();
+    /// Hands over the last lines, or drops them.
+    pub fn finish(&mut self, lane: &Lane) {
+        if self.chunk.lines > 0 && !self.inlet.send(&mut self.chunk) {
+            let lines = u64::from(self.chunk.lines);
+            self.chunk.clear();
+            self.drop_lines(lane, lines);
         }
+        self.told = None;
+        self.tell();
+    }
+
+    fn is_full(&self) -> bool {
+        self.chunk.bytes.len() >= FULL_BYTES
+    }
+
+    fn drop_lines(&mut self, lane: &Lane, lines: u64) {
+        lane.add_many(Counter::AccessLogDropped, lines);
+        self.untold += lines;
+        self.tell();
     }
 
     /// Says once a second at most how many lines were dropped.
@@ -129,3 +138,6 @@ fn since_1970() -> Duration {
 const FULL_BYTES: usize = CHUNK_BYTES - 8 * 1024;
 /// The least time between two log lines about dropped lines.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -51,12 +51,22 @@ impl Inlet {
         self.emptied.pop().unwrap_or_else(new)
     }
 
-    /// Hands a chunk over.
-    ///
-    /// # Errors
-    /// The chunk, where the queue is full or the writer has ended.
-    pub(super) fn send(&self, chunk: Chunk) -> Result<(), Chunk> {
-        self.chunks.try_send(chunk).map_err(crossbeam::channel::TrySendError::into_inner)
+    /// Hands a chunk over, and leaves an empty one in its place; where the queue is full, or the
+    /// writer has ended, the chunk stays and this is `false`.
+    pub(super) fn send(&self, chunk: &mut Chunk) -> bool {
+        match self.chunks.try_send(std::mem::take(chunk)) {
+            Ok(()) => *chunk = self.chunk(),
+            Err(kept) => {
+                *chunk = kept.into_inner();
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether chunks wait: the writer is behind.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.chunks.is_empty()
     }
 }
 

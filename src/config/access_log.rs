@@ -50,10 +50,12 @@ pub enum LinePart {
 pub enum Item {
     /// Nothing: what other servers know, and corelane does not.
     Nothing,
-    /// The client's address.
+    /// The client's address, by what trusted proxies say.
     ClientAddr,
-    /// The client's port.
-    ClientPort,
+    /// The address that the connection came from.
+    PeerAddr,
+    /// The port that the connection came from.
+    PeerPort,
     /// The address that the client reached.
     LocalAddr,
     /// The port that the client reached.

@@ -22,6 +22,10 @@ pub fn is_trusted(addr: IpAddr, trusted: &[IpNet]) -> bool {
 #[must_use]
 pub fn address_of(headers: &[Header<'_>], peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
+    if !is_trusted(client, trusted) {
+        // Most clients: no header is looked at.
+        return client;
+    }
     let lines =
         headers.iter().rev().filter(|header| Known::of(header.name) == Some(Known::XForwardedFor));
     for entry in lines.flat_map(|header| header.value.rsplit(|byte| *byte == b',')) {

@@ -157,7 +157,7 @@ async fn serve(
         // What was cut is counted and logged.
         wind_up(&worker, CUT_TIME).await;
     }
-    worker.flush_access_log();
+    worker.finish_access_log();
     worker.flush_log();
     driver::count_operations(worker.lane());
     let (accepted, handed_over) =

@@ -8,6 +8,7 @@ mod log;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,9 @@ pub struct Facts {
     pub answered_at: Cell<Option<Instant>>,
     /// The class of its method.
     pub method: Cell<Method>,
+    /// The client's address by what trusted proxies say, once the head was read; only where there
+    /// is an access log.
+    pub client: Cell<Option<IpAddr>>,
     /// Its version, once the head was read.
     pub version: Cell<Option<Version>>,
     /// The status of the final answer; 0 where the client got none.
@@ -278,7 +282,7 @@ impl Facts {
         let Facts { method, version, status, is_own_answer, snapshot, captured, .. } = self;
         let Facts { cause, pool, endpoint, epoch, retries, queued, connecting, .. } = self;
         let Facts { is_reused, received, sent, sent_in_heads, sent_to_backend, .. } = self;
-        let Facts { from_backend, .. } = self;
+        let Facts { from_backend, client, .. } = self;
         for at in [begun_at, head_at, placed_at, answered_at] {
             at.set(None);
         }
@@ -291,6 +295,7 @@ impl Facts {
         is_own_answer.set(false);
         is_reused.set(false);
         method.set(Method::Other);
+        client.set(None);
         version.set(None);
         status.set(0);
         cause.set(None);

@@ -10,30 +10,43 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::figures::scrape;
 use crate::support::load::{Fate, Load, Reuse};
+use crate::support::openmetrics::Scrape;
 use crate::support::proxy::{Flags, Proxy};
 use crate::support::servers::Server;
 use crate::support::upstream::{Served, Upstream, ok};
 use crate::support::{SOON, Scratch, wait_until};
 
-/// A proxy that logs JSON to a file.
-struct Logging {
-    proxy: Proxy,
+/// A proxy that logs to a file.
+pub struct Logging {
+    pub proxy: Proxy,
     path: PathBuf,
     _scratch: Scratch,
 }
 
 impl Logging {
     #[track_caller]
-    fn start(flags: Flags) -> Logging {
+    pub fn start_by(flags: Flags, start: impl FnOnce(Flags) -> Proxy) -> Logging {
         let scratch = Scratch::new("access-log");
         let path = scratch.join("access.log");
         let flags = flags.with("--access-log", path.to_str().unwrap());
-        Logging { proxy: flags.start(), path, _scratch: scratch }
+        Logging { proxy: start(flags), path, _scratch: scratch }
     }
 
-    fn json(flags: Flags) -> Logging {
+    #[track_caller]
+    fn start(flags: Flags) -> Logging {
+        Logging::start_by(flags, Flags::start)
+    }
+
+    #[track_caller]
+    pub fn json(flags: Flags) -> Logging {
         Logging::start(flags.with("--access-log-format", "json"))
+    }
+
+    /// The lines so far.
+    pub fn lines(&self) -> Vec<Value> {
+        parsed(&self.path)
     }
 
     /// Waits for so many lines, and sees that no more come with them.
@@ -270,6 +283,7 @@ fn formats_of_text_are_written_as_asked() {
     for (format, expected) in [
         ("common", "127.0.0.1 - - [TIME] \"GET /x HTTP/1.1\" 200 4"),
         ("combined", "127.0.0.1 - - [TIME] \"GET /x HTTP/1.1\" 200 4 \"-\" \"\\\"me\\\"\""),
+        ("%a %{c}a", "127.0.0.1 127.0.0.1"),
         ("%m %U%q %>s %B %k %{answered-by}x %{cause}x", "GET /x 200 4 0 backend -"),
     ] {
         let log = Logging::start(Flags::to(&[&upstream]).with("--access-log-format", format));
@@ -399,15 +413,37 @@ fn requests_go_on_while_nobody_takes_the_lines() {
     assert!(fates.keys().all(is_fair), "{fates:?}");
 }
 
+/// Whether a proxy's address, which trusts loopback or not, is taken for the client's.
+#[test]
+fn a_line_has_the_address_that_a_trusted_proxy_says_and_the_proxys_own() {
+    let upstream = Upstream::answering(ok("four", false));
+    for (trusted, client) in [("127.0.0.0/8", "192.0.2.7"), ("10.0.0.0/8", "127.0.0.1")] {
+        let log = Logging::json(Flags::to(&[&upstream]).with("--trusted-proxies", trusted));
+        let asked = "GET / HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: 1.2.3.4, 192.0.2.7\r\n\r\n";
+        log.proxy.client().request(asked).expect(200);
+        log.proxy.client().request("what?\r\n\r\n");
+        let lines = log.wait_for(2);
+        let line = lines.iter().find(|line| line["status"] == 200).unwrap();
+        assert_eq!((&line["client"], &line["peer"]), (&client.into(), &"127.0.0.1".into()));
+        assert!(line["peer_port"].as_u64() > Some(1023), "{line}");
+        // Of what is no request nothing is believed.
+        let refused = lines.iter().find(|line| line["status"] == 400).unwrap();
+        assert_eq!(refused["client"], "127.0.0.1");
+    }
+}
+
 #[test]
 fn a_full_disk_is_told_once_a_second_and_service_goes_on() {
     let upstream = Upstream::answering(ok("four", false));
-    let mut proxy = Flags::to(&[&upstream]).with("--access-log", "/dev/full").start();
+    let flags = Flags::to(&[&upstream]).with("--access-log", "/dev/full");
+    let mut proxy = flags.with("--admin", "127.0.0.1:0").start();
     let mut client = proxy.client();
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_millis(1500) {
         client.get("/").expect(200);
     }
+    let lost = |scrape: Scrape| scrape.get("corelane_access_log_lines_lost_total");
+    wait_until("they are counted", SOON, || lost(scrape(&proxy)) > Some(0.0));
     proxy.drain();
     let told = proxy.log().matches("the access log lost lines").count();
     assert!((1..=4).contains(&told), "told {told} times");

@@ -12,7 +12,7 @@ use crate::support::{SOON, wait_until};
 
 /// A scrape of the proxy's admin server.
 #[track_caller]
-fn scrape(proxy: &Proxy) -> Scrape {
+pub fn scrape(proxy: &Proxy) -> Scrape {
     let mut client = Client::connect(proxy.admin_addr());
     let request =
         "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n\r\n";

@@ -16,10 +16,11 @@ fn captured(target: &str, agent: Option<&[u8]>) -> Captured {
     captured
 }
 
-fn entry(captured: &Captured) -> Entry<'_> {
+pub(in crate::access_log) fn entry(captured: &Captured) -> Entry<'_> {
     Entry {
         begun: Duration::from_micros(1_795_403_400_123_456),
-        client: "192.0.2.7:40000".parse().unwrap(),
+        client: "192.0.2.7".parse().unwrap(),
+        peer: "[2001:db8::7]:40000".parse().unwrap(),
         local: "[::1]:8080".parse().unwrap(),
         captured,
         version: Some(Version::Http11),
@@ -80,7 +81,8 @@ fn each_item_is_written_as_text_and_as_a_json_value() {
     for (item, text, json, refused_text, refused_json) in [
         (Item::Nothing, "-", "null", "-", "null"),
         (Item::ClientAddr, "192.0.2.7", "\"192.0.2.7\"", "192.0.2.7", "\"192.0.2.7\""),
-        (Item::ClientPort, "40000", "40000", "40000", "40000"),
+        (Item::PeerAddr, "2001:db8::7", "\"2001:db8::7\"", "2001:db8::7", "\"2001:db8::7\""),
+        (Item::PeerPort, "40000", "40000", "40000", "40000"),
         (Item::LocalAddr, "::1", "\"::1\"", "::1", "\"::1\""),
         (Item::LocalPort, "8080", "8080", "8080", "8080"),
         (Item::EpochSeconds, "1795403400", "1795403400", "1795403400", "1795403400"),

@@ -21,6 +21,7 @@ pub(super) fn write(lanes: &Lanes, page: &mut Page<'_>) -> fmt::Result {
     for (about, counter) in COUNTERS {
         page.counters(about, workers().map(|(it, lane)| (it, lane.get(counter))))?;
     }
+    page.counter(LOST, lanes.access_log_lost())?;
     let open = workers().map(|(it, lane)| (it, lane.get(Counter::ClientsOpen)));
     page.gauges(CLIENTS, open)?;
     let in_flight = workers().map(|(it, lane)| (it, lane.in_flight_total()));
@@ -74,6 +75,10 @@ const COUNTERS: [(About, Counter); 9] = [
         Counter::RingCompletions,
     ),
 ];
+const LOST: About = (
+    "access_log_lines_lost",
+    "Lines of the access log that could not be written: a full disk, say.",
+);
 const CLIENTS: About = ("client_connections", "Clients' connections open now.");
 const IN_FLIGHT: About = ("worker_requests_in_flight", "Requests in flight through a worker.");
 const BUSY: About =

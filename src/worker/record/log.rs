@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::access_log::{Entry, Field};
 use crate::clock;
+use crate::http1::client;
 use crate::http1::forward::{self, Additions};
 use crate::http1::request::RequestHead;
 use crate::http1::trace;
@@ -14,6 +15,9 @@ impl Record<'_> {
     /// Keeps what a line needs of the head, whose bytes will be gone.
     pub(super) fn capture(&self, head: &RequestHead<'_, '_>) {
         let Some(pen) = &self.worker.access_log else { return };
+        let trusted = &self.worker.config.forward.trusted_proxies;
+        let client = client::address_of(head.headers, self.peer.address.client.ip(), trusted);
+        self.facts.client.set(Some(client));
         let mut captured = self.facts.captured.borrow_mut();
         captured.keep(Field::Method, &[head.method.as_bytes()]);
         let target = &head.target;
@@ -76,10 +80,12 @@ impl Record<'_> {
             from.zip(to).map(|(from, to)| to.saturating_duration_since(from))
         };
         let captured = facts.captured.borrow();
+        let peer = self.peer.address.client;
         let total = clock::now().saturating_duration_since(begun);
         pen.log(self.worker.lane(), begun, |begun| Entry {
             begun,
-            client: self.peer.address.client,
+            client: facts.client.get().unwrap_or_else(|| peer.ip()),
+            peer,
             local: self.peer.address.local,
             captured: &captured,
             version: facts.version.get(),

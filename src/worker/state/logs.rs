@@ -48,7 +48,14 @@ impl Worker {
     /// Hands the lines of the access log over to its writer.
     pub fn flush_access_log(&self) {
         if let Some(pen) = &self.access_log {
-            pen.borrow_mut().flush(self.lane());
+            pen.borrow_mut().flush();
+        }
+    }
+
+    /// The same at this worker's end: what the writer has no room for is dropped.
+    pub fn finish_access_log(&self) {
+        if let Some(pen) = &self.access_log {
+            pen.borrow_mut().finish(self.lane());
         }
     }
 }
