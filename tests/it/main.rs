@@ -50,6 +50,8 @@ mod documents;
 mod drain;
 /// The main scenarios again on each driver, and the well-known load generators.
 mod drivers;
+/// The access log's line of requests that end in ways which need a setting of their own.
+mod endings;
 /// Backends by etcd: changes, leases, its death and return, compaction, passwords and TLS.
 mod etcd;
 /// What happens to a request when its backend fails: retries, 502, 504, cut bodies; clients that leave.
