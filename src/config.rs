@@ -25,7 +25,7 @@ use ipnet::IpNet;
 pub use access_log::{
     AccessLogConfig, Item, LINE_HEADERS_MAX, LineFormat, LinePart, LogTarget, Span,
 };
-pub use admin::{AdminAddr, AdminConfig, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, Token};
+pub use admin::{AdminAddr, AdminConfig, AdminWrites, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, Token};
 pub use backend_url::{parse_backend_url, parse_weight};
 pub use balance::{BalanceConfig, HashKey, Policy, SameSite, StickyConfig};
 pub use discovery::{
@@ -82,6 +82,13 @@ impl Config {
     /// The backends of all pools.
     pub fn backends(&self) -> impl Iterator<Item = &BackendConfig> {
         self.pools.iter().flat_map(|pool| &pool.backends)
+    }
+
+    /// The etcd that the admin API writes its changes to, if they go there.
+    #[must_use]
+    pub fn etcd_to_write(&self) -> Option<&EtcdConfig> {
+        let admin = self.admin.as_ref().filter(|admin| admin.writes == AdminWrites::Etcd);
+        admin.and(self.discovery.etcd.as_ref())
     }
 
     /// The longest time that a probe may take.

@@ -64,6 +64,7 @@ impl ProxyArgs {
         let own = PoolArgs { balance, queue_timeout, retry, health, eject, breaker, limits };
         let backends = backends_of(List::join(traffic.backend))?;
         let discovery = discovery.into_config()?;
+        let has_etcd = discovery.etcd.is_some();
         let is_filled_by_others = discovery.is_any() || registry.backends_file.is_some();
         let listeners = listeners_of(&List::join(traffic.listen), &workers)?;
         let mut problems = Vec::new();
@@ -92,7 +93,7 @@ impl ProxyArgs {
             head: client.head_limits()?,
             forward: forward.into_config(),
             access_log: access_log.into_config(),
-            admin: admin.into_config()?,
+            admin: admin.into_config(has_etcd)?,
             drain_timeout: process.drain_timeout,
             ready_file: process.ready_file,
             faults: process.fault.into_iter().fold(Faults::default(), |all, fault| Faults {

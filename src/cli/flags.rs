@@ -18,7 +18,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
 pub(super) use access_log::AccessLogArgs;
-pub(super) use admin::AdminArgs;
+pub(super) use admin::{AdminArgs, AdminWritesArg};
 pub(super) use balance::{BalanceArgs, PolicyArg, QueueArgs, RetryArgs};
 pub(super) use discovery::{DiscoveryArgs, EtcdAccessArgs, EtcdArgs};
 pub(super) use file::FileArgs;

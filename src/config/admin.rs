@@ -13,6 +13,17 @@ pub struct AdminConfig {
     pub token: Option<Token>,
     /// Names that may stand in `Host` besides `localhost` and IP addresses; in lower case.
     pub hosts: Vec<String>,
+    /// Where its changes are kept.
+    pub writes: AdminWrites,
+}
+
+/// Where the changes of the admin API are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminWrites {
+    /// In this process, and its state file.
+    Local,
+    /// In etcd, for every process that watches it; there is one then.
+    Etcd,
 }
 
 /// Where the admin API listens.

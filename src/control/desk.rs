@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use crate::config::{PoolConfig, RouteConfig, Source};
-use crate::control::handle::{Command, Done, Name, Refusal, What, Write};
+use crate::control::handle::{Command, Done, Name, Plan, Refusal, What, Write};
 use crate::control::member::Member;
 use crate::control::of_flags;
 use crate::control::publish::Publisher;
@@ -24,6 +24,7 @@ impl Publisher {
         match command {
             Command::Pools(to) => reply(to, self.view()),
             Command::Backend(name, to) => reply(to, self.view_of(&name)),
+            Command::Plan(write, to) => reply(to, self.plan(&write)),
             Command::Snapshots(to) => reply(to, self.history.list()),
             Command::Diff(from, until, to) => reply(to, self.history.diff(from, until)),
             Command::Configure(configs, routes, to) => {
@@ -51,14 +52,24 @@ impl Publisher {
 
     fn write(&mut self, write: Write) -> Result<Done, Refusal> {
         let name = write.name.clone();
-        if let What::Add(backend) = &write.what {
-            let checked = self.pools.check(&name.pool, backend);
-            checked.map_err(|error| Refusal::Invalid(error.to_string()))?;
-        }
+        self.check(&write)?;
         let before = self.view_of(&name).ok();
         let turns = self.registry.write(write)?;
         self.carry_out(turns, Source::Api.name());
         Ok(Done { before, after: self.view_of(&name).ok() })
+    }
+
+    fn plan(&self, write: &Write) -> Result<Plan, Refusal> {
+        self.check(write)?;
+        let told = self.registry.plan(write)?;
+        Ok(Plan { told, view: self.view_of(&write.name).ok() })
+    }
+
+    /// Makes sure that a backend that is added can be probed.
+    fn check(&self, write: &Write) -> Result<(), Refusal> {
+        let What::Add(backend) = &write.what else { return Ok(()) };
+        let checked = self.pools.check(&write.name.pool, backend);
+        checked.map_err(|error| Refusal::Invalid(error.to_string()))
     }
 
     /// Gives the pools other settings and the backends that flags and files name with them, all at

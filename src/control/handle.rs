@@ -4,13 +4,18 @@
 //! put in a row by it. Called by the admin API. What a command does is decided by `registry`.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::timeout;
 
-use crate::config::{BACKENDS_MAX, BackendConfig, Mode, PoolConfig, RouteConfig};
+use crate::config::{BACKENDS_MAX, BackendConfig, Mode, PoolConfig, RouteConfig, Source};
+use crate::control::fleet;
 use crate::control::pools::POOLS_MAX;
 use crate::control::reload::Reload;
 use crate::control::view::{BackendView, Change, Difference, PoolView, Revision};
+use crate::discovery::{Unwritten, Writer};
 
 /// The way to the control thread; clones share it.
 #[derive(Clone, Debug)]
@@ -18,6 +23,10 @@ pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     changes: broadcast::Sender<Change>,
     pub(super) reload: Reload,
+    /// Up to which revision etcd's changes are in force.
+    heard: watch::Receiver<i64>,
+    /// Where changes are written to, if it is not the control thread that keeps them.
+    etcd: Option<Arc<Writer>>,
 }
 
 /// What is asked of the control thread, and where the reply goes.
@@ -31,6 +40,8 @@ pub(super) enum Command {
     Configure(Vec<PoolConfig>, Vec<RouteConfig>, oneshot::Sender<Result<(), Refusal>>),
     /// A change of one backend.
     Write(Write, oneshot::Sender<Result<Done, Refusal>>),
+    /// What a write that is to go to etcd stands on.
+    Plan(Write, oneshot::Sender<Result<Plan, Refusal>>),
     /// The last snapshots.
     Snapshots(oneshot::Sender<Vec<Change>>),
     /// How the snapshots of two epochs differ.
@@ -42,6 +53,15 @@ impl Command {
     pub(super) fn is_question(&self) -> bool {
         !matches!(self, Command::Configure(..) | Command::Write(..))
     }
+}
+
+/// What a write that is to go to etcd stands on.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// What etcd has told of the backend; `None` where it is to be added.
+    pub(super) told: Option<BackendConfig>,
+    /// The backend as it is shown.
+    pub(super) view: Option<BackendView>,
 }
 
 /// A backend's pool and its `host:port`.
@@ -116,6 +136,14 @@ pub enum Refusal {
     Invalid(String),
     /// The epoch is none of the last snapshots'.
     UnknownEpoch(u64),
+    /// Changes are written to etcd, and this backend is another source's.
+    Elsewhere(String, Source),
+    /// Somebody else was first to change it in etcd.
+    Overtaken(String),
+    /// etcd has not done it, and why; nothing changed.
+    EtcdAway(String),
+    /// etcd was asked, and nobody knows whether it has done it.
+    EtcdUnknown(String),
     /// The control thread has ended.
     Gone,
 }
@@ -148,6 +176,24 @@ impl fmt::Display for Refusal {
                 f,
                 "epoch {epoch} is not among the last {SNAPSHOTS_MAX} snapshots; list them first"
             ),
+            Refusal::Elsewhere(id, Source::Api) => write!(
+                f,
+                "{id:?} was changed here, which hides what etcd says of it; forget that first, with \
+                 POST to its /reset"
+            ),
+            Refusal::Elsewhere(id, source) => write!(
+                f,
+                "{id:?} comes from {source}, and changes are written to etcd; change it in {source}, \
+                 or start corelane with --admin-writes local"
+            ),
+            Refusal::Overtaken(id) => write!(
+                f,
+                "somebody else has changed {id:?} in etcd meanwhile; read it again and decide anew"
+            ),
+            Refusal::EtcdAway(reason) => write!(f, "nothing has changed: {reason}"),
+            Refusal::EtcdUnknown(reason) => {
+                write!(f, "etcd may have done it or not; read it again in some seconds: {reason}")
+            }
             Refusal::Gone => f.write_str("the control thread has ended; restart corelane"),
         }
     }
@@ -155,11 +201,22 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+impl From<Unwritten> for Refusal {
+    fn from(unwritten: Unwritten) -> Refusal {
+        match unwritten {
+            Unwritten::Untouched(reason) => Refusal::EtcdAway(reason),
+            Unwritten::Unknown(reason) => Refusal::EtcdUnknown(reason),
+            Unwritten::Taken(key) => Refusal::Exists(key),
+        }
+    }
+}
+
 /// The control thread's end of its handles.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) changes: broadcast::Sender<Change>,
+    pub(super) heard: watch::Sender<i64>,
 }
 
 impl Handle {
@@ -167,10 +224,29 @@ impl Handle {
     pub(super) fn new() -> (Handle, Desk) {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (changes, _) = broadcast::channel(CHANGES_MAX);
-        (
-            Handle { commands: sender, changes: changes.clone(), reload: Reload::default() },
-            Desk { commands, changes },
-        )
+        let (told, heard) = watch::channel(0);
+        let handle = Handle {
+            commands: sender,
+            changes: changes.clone(),
+            reload: Reload::default(),
+            heard,
+            etcd: None,
+        };
+        (handle, Desk { commands, changes, heard: told })
+    }
+
+    /// A handle whose changes are written to etcd, and come back from there.
+    pub(super) fn through(self, etcd: Writer) -> Handle {
+        Handle { etcd: Some(Arc::new(etcd)), ..self }
+    }
+
+    /// Waits until etcd's changes up to this revision are in force, `ECHO_TIME_MAX` at most.
+    pub(super) async fn wait_for(&self, revision: i64) {
+        let mut heard = self.heard.clone();
+        let is_in_force = heard.wait_for(|heard| *heard >= revision);
+        if timeout(ECHO_TIME_MAX, is_in_force).await.is_err() {
+            tracing::debug!(revision, "etcd's watch has not told of a change yet");
+        }
     }
 
     /// All pools with their backends.
@@ -208,7 +284,8 @@ impl Handle {
         self.write(pool, &backend.authority(), What::Add(backend), None).await
     }
 
-    /// Changes settings of a backend; whatever its source says, they stay until they are reset.
+    /// Changes settings of a backend; whatever its source says, they stay until they are reset, or,
+    /// where changes go to etcd, until somebody changes its key.
     ///
     /// # Errors
     /// `UnknownPool`, `UnknownBackend`, `Conflict`, `Invalid`, `Gone`.
@@ -293,16 +370,25 @@ impl Handle {
     ) -> Result<Done, Refusal> {
         let name = Name { pool: pool.to_owned(), authority: authority.to_owned() };
         let write = Write { name, what, expected };
-        self.ask(|reply| Command::Write(write, reply)).await?
+        match &self.etcd {
+            // What was said here is forgotten here.
+            Some(etcd) if write.what != What::Reset => fleet::write(self, etcd, write).await,
+            _ => self.ask(|reply| Command::Write(write, reply)).await?,
+        }
     }
 
-    async fn ask<T>(&self, of: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Refusal> {
+    pub(super) async fn ask<T>(
+        &self,
+        of: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Refusal> {
         let (reply, replied) = oneshot::channel();
         self.commands.send(of(reply)).await.map_err(|_| Refusal::Gone)?;
         replied.await.map_err(|_| Refusal::Gone)
     }
 }
 
+/// How long a writer waits at most until its change has come back from etcd.
+const ECHO_TIME_MAX: Duration = Duration::from_secs(1);
 /// The most commands that wait for the control thread; who has another waits.
 const COMMANDS_MAX: usize = 64;
 /// The most changes that a reader may be behind.

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod dashboard;
 mod desk;
+mod fleet;
 mod handle;
 mod history;
 mod member;
@@ -39,7 +40,7 @@ use crate::control::saver::Saver;
 use crate::control::state_file::Kept;
 use crate::control::thread::Thread;
 use crate::control::watches::Watches;
-use crate::discovery::{self, BackendsFile, Found, UPDATES_MAX, Update};
+use crate::discovery::{self, BackendsFile, Found, UPDATES_MAX, Update, Writer};
 use crate::error::StartError;
 use crate::health::pulse::Pulse;
 use crate::metrics::Lanes;
@@ -97,7 +98,11 @@ impl Control {
             None => None,
         };
         let (judged, first_round) = crossbeam::channel::bounded(1);
-        let (handle, desk) = Handle::new();
+        let (mut handle, desk) = Handle::new();
+        if let Some(etcd) = config.etcd_to_write() {
+            handle = handle.through(Writer::new(etcd).map_err(StartError::Usage)?);
+        }
+        let recalled = registry.said_by(Source::Etcd).next();
         let (updates, told) = mpsc::channel(UPDATES_MAX);
         let ears = Ears { news, updates: told, desk };
         let mut publisher = Publisher::new(pools, registry, ears, bell, judged);
@@ -109,7 +114,8 @@ impl Control {
         let runtime = Thread::runtime()?;
         let entered = runtime.enter();
         let tasks = publisher.pools.watches().tasks();
-        discovery::spawn(&config.discovery, &updates, tasks).map_err(StartError::Usage)?;
+        discovery::spawn(&config.discovery, recalled, &updates, tasks)
+            .map_err(StartError::Usage)?;
         if let Some(file) = file {
             tasks.spawn(file.run(updates));
         }
@@ -206,7 +212,8 @@ fn of_flags(pools: &[Arc<PoolConfig>]) -> Update {
         let found = |backend| Found { pool: pool.name.clone(), backend };
         backends.extend(pool.backends.iter().cloned().map(found));
     }
-    Update { source: Source::Flags, origin: Source::Flags.name().to_owned(), backends }
+    let origin = Source::Flags.name().to_owned();
+    Update { source: Source::Flags, origin, backends, mark: None }
 }
 
 /// A number that is above each revision of earlier processes: the microseconds since 1970.

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::{BACKENDS_MAX, BackendConfig, Source};
 use crate::control::handle::Name;
 use crate::control::view::Revision;
-use crate::discovery::{Found, Update};
-pub(super) use write::SAID_MAX;
+use crate::discovery::{Found, Mark, Update};
+pub(super) use write::{SAID_MAX, patched};
 
 /// What the sources say, and what follows.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Registry {
     pools: BTreeSet<String>,
     /// What each origin says, but the API; by precedence.
     said: BTreeMap<Origin, BTreeMap<Name, BackendConfig>>,
+    /// Up to where those said it that know.
+    marks: BTreeMap<Origin, Mark>,
     /// What the API says; it decides.
     api: BTreeMap<Name, Said>,
     /// The backends that there are.
@@ -67,6 +69,7 @@ impl Registry {
         Registry {
             pools: pools.into_iter().collect(),
             said: BTreeMap::new(),
+            marks: BTreeMap::new(),
             api: BTreeMap::new(),
             decided: BTreeMap::new(),
             left_out: BTreeSet::new(),
@@ -77,6 +80,9 @@ impl Registry {
     /// Takes the whole set of an origin over; what follows.
     pub(super) fn hear(&mut self, update: Update) -> Vec<Turn> {
         let origin = (update.source, update.origin);
+        if let Some(mark) = update.mark {
+            self.marks.insert(origin.clone(), mark);
+        }
         let name = |pool, backend: &BackendConfig| Name { pool, authority: backend.authority() };
         // In its order, in which they are added.
         let mut names = Vec::with_capacity(update.backends.len());
@@ -132,13 +138,15 @@ impl Registry {
     /// What each origin of a kind said last.
     pub(super) fn said_by(&self, source: Source) -> impl Iterator<Item = Update> {
         let of_kind = self.said.iter().filter(move |((kind, _), _)| *kind == source);
-        of_kind.map(|((source, origin), said)| {
+        of_kind.map(|(origin, said)| {
             let found = |(name, backend): (&Name, &BackendConfig)| Found {
                 pool: name.pool.clone(),
                 backend: backend.clone(),
             };
             let backends = said.iter().map(found).collect();
-            Update { source: *source, origin: origin.clone(), backends }
+            let mark = self.marks.get(origin).copied();
+            let (source, origin) = origin.clone();
+            Update { source, origin, backends, mark }
         })
     }
 

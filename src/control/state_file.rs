@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Source;
 use crate::control::handle::Name;
 use crate::control::registry::{Registry, SAID_MAX, Said, Turn};
-use crate::discovery::{Entry, SavedBackend, Update};
+use crate::discovery::{Entry, Mark, SavedBackend, Update};
 
 /// All that is kept.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ enum SavedSaid {
 #[serde(deny_unknown_fields)]
 struct SavedSet {
     origin: String,
+    /// Left out in files of versions that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<Mark>,
     backends: Vec<SavedBackend>,
 }
 
@@ -63,6 +66,7 @@ impl Kept {
         };
         let set = |update: Update| SavedSet {
             origin: update.origin,
+            mark: update.mark,
             backends: update.backends.iter().map(SavedBackend::of).collect(),
         };
         Kept {
@@ -125,11 +129,12 @@ impl Kept {
         etcd: Option<&str>,
     ) -> Result<Vec<Turn>, String> {
         let mut turns = Vec::new();
-        for SavedSet { origin, backends } in self.etcd {
+        for SavedSet { origin, mark, backends } in self.etcd {
             if Some(origin.as_str()) == etcd {
                 let found = backends.iter().map(SavedBackend::found);
                 let backends = found.collect::<Result<Vec<_>, _>>()?;
-                turns.extend(registry.hear(Update { source: Source::Etcd, origin, backends }));
+                let source = Source::Etcd;
+                turns.extend(registry.hear(Update { source, origin, backends, mark }));
             }
         }
         for SavedChange { pool, backend, said } in self.changes {
@@ -176,13 +181,15 @@ mod tests {
     fn registry() -> Registry {
         let mut registry = Registry::new(["default".to_owned()], 0);
         let (source, origin) = (Source::Flags, "flags".to_owned());
-        registry.hear(Update { source, origin, backends: vec![found(1), found(2)] });
+        let backends = vec![found(1), found(2)];
+        registry.hear(Update { source, origin, backends, mark: None });
         registry
     }
 
     fn etcd(origin: &str, ports: &[u16]) -> Update {
         let backends = ports.iter().map(|port| found(*port)).collect();
-        Update { source: Source::Etcd, origin: origin.to_owned(), backends }
+        let mark = Some(Mark { cluster_id: u64::MAX, revision: 7 });
+        Update { source: Source::Etcd, origin: origin.to_owned(), backends, mark }
     }
 
     #[test]
@@ -210,6 +217,8 @@ mod tests {
             assert_eq!(after, before, "{port}");
         }
         assert_eq!(after.get(&name(5)), None, "of an etcd that is asked no more");
+        let marks = |of: &Registry| of.said_by(Source::Etcd).next().unwrap().mark;
+        assert!(marks(&after).is_some() && marks(&after) == marks(&before));
     }
 
     #[test]

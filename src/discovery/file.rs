@@ -102,7 +102,8 @@ impl BackendsFile {
     }
 
     fn says(&self, backends: Vec<Found>) -> Update {
-        Update { source: Source::File, origin: self.path.display().to_string(), backends }
+        let origin = self.path.display().to_string();
+        Update { source: Source::File, origin, backends, mark: None }
     }
 
     /// Lets the kernel tell of changes in the file's directory.

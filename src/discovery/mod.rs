@@ -12,6 +12,7 @@ mod file;
 mod tell;
 mod told;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -19,7 +20,7 @@ use crate::config::{BackendConfig, DiscoveryConfig, Source};
 use crate::discovery::tell::Teller;
 
 pub use entry::{Entry, EntryMode, SavedBackend};
-pub use etcd::Registration;
+pub use etcd::{Registration, Stored, Unwritten, Writer};
 pub use file::BackendsFile;
 
 /// What one origin says now: its whole set, which takes the place of what it said before.
@@ -31,6 +32,25 @@ pub struct Update {
     pub origin: String,
     /// The backends.
     pub backends: Vec<Found>,
+    /// Up to where etcd's changes are in it; of etcd alone.
+    pub mark: Option<Mark>,
+}
+
+/// A point in an etcd's history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Mark {
+    /// Which cluster it is.
+    pub cluster_id: u64,
+    /// How many changes it had seen.
+    pub revision: i64,
+}
+
+/// What a source tells its `Teller`: all its backends, and up to where, as in `Update`.
+#[derive(Clone, Debug)]
+struct Set {
+    backends: Vec<Found>,
+    mark: Option<Mark>,
 }
 
 /// A backend that was found.
@@ -53,12 +73,13 @@ impl Found {
 pub const UPDATES_MAX: usize = 64;
 
 /// Starts the sources of this configuration, each a task; they send whole sets until the receiver
-/// is dropped.
+/// is dropped. `recalled` is what this etcd told an earlier process.
 ///
 /// # Errors
 /// What a source cannot start with, and the next step.
 pub fn spawn(
     config: &DiscoveryConfig,
+    recalled: Option<Update>,
     updates: &mpsc::Sender<Update>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), String> {
@@ -69,7 +90,7 @@ pub fn spawn(
         tasks.spawn(name.run(sets));
     }
     if let Some(etcd) = &config.etcd {
-        let cluster = etcd::Cluster::new(etcd)?;
+        let cluster = etcd::Cluster::new(etcd, recalled)?;
         let origin = cluster.origin().to_owned();
         let sets = teller(Source::Etcd, origin, updates, tasks);
         tasks.spawn(cluster.run(sets));
@@ -83,7 +104,7 @@ fn teller(
     origin: String,
     updates: &mpsc::Sender<Update>,
     tasks: &mut JoinSet<()>,
-) -> mpsc::Sender<Vec<Found>> {
+) -> mpsc::Sender<Set> {
     let (sets, from) = mpsc::channel(1);
     tasks.spawn(Teller { source, origin, updates: updates.clone() }.run(from));
     sets

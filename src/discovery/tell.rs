@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{BACKENDS_MAX, Source};
-use crate::discovery::{Found, Update};
+use crate::discovery::{Found, Set, Update};
 
 /// What a source is called, and whom it tells.
 pub(super) struct Teller {
@@ -24,17 +24,25 @@ pub(super) struct Teller {
 
 impl Teller {
     /// Tells each set that comes, until nobody sends or receives.
-    pub(super) async fn run(self, mut sets: mpsc::Receiver<Vec<Found>>) {
-        let mut told: Vec<Found> = Vec::new();
-        let mut later: Option<(Instant, Vec<Found>)> = None;
+    pub(super) async fn run(self, mut sets: mpsc::Receiver<Set>) {
+        let mut told = Set { backends: Vec::new(), mark: None };
+        let mut later: Option<(Instant, Set)> = None;
         loop {
             let time = later.as_ref().map(|(time, _)| *time);
             let set = tokio::select! {
                 set = sets.recv() => {
                     let Some(set) = set else { return };
-                    let both = overlap(&told, &set);
-                    later = both.is_some().then(|| (Instant::now() + OVERLAP, set.clone()));
-                    both.unwrap_or(set)
+                    match overlap(&told.backends, &set.backends) {
+                        Some(backends) => {
+                            later = Some((Instant::now() + OVERLAP, set));
+                            // What goes is not gone yet.
+                            Set { backends, mark: told.mark }
+                        }
+                        None => {
+                            later = None;
+                            set
+                        }
+                    }
                 }
                 () = sleep_until(time.unwrap_or_else(Instant::now)), if time.is_some() => {
                     let Some((_, set)) = later.take() else { continue };
@@ -43,13 +51,9 @@ impl Teller {
                 () = self.updates.closed() => return,
             };
             told.clone_from(&set);
-            let origin = self.origin.clone();
-            if self
-                .updates
-                .send(Update { source: self.source, origin, backends: set })
-                .await
-                .is_err()
-            {
+            let Set { backends, mark } = set;
+            let (source, origin) = (self.source, self.origin.clone());
+            if self.updates.send(Update { source, origin, backends, mark }).await.is_err() {
                 return;
             }
         }
@@ -73,7 +77,7 @@ const OVERLAP: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discovery::SavedBackend;
+    use crate::discovery::{Mark, SavedBackend};
 
     fn set(ports: &[u16]) -> Vec<Found> {
         let found = |port| {
@@ -108,10 +112,13 @@ mod tests {
             let teller = Teller { source: Source::Dns, origin: "o".to_owned(), updates };
             let task = tokio::spawn(teller.run(from));
             let start = Instant::now();
-            sets.send(set(&[1])).await.unwrap();
-            sets.send(set(&[2])).await.unwrap();
-            for expected in [set(&[1]), set(&[2, 1]), set(&[2])] {
-                assert_eq!(told.recv().await.unwrap().backends, expected);
+            let mark = |revision| Some(Mark { cluster_id: 1, revision });
+            for (ports, revision) in [(&[1], 5), (&[2], 6)] {
+                sets.send(Set { backends: set(ports), mark: mark(revision) }).await.unwrap();
+            }
+            for expected in [(set(&[1]), mark(5)), (set(&[2, 1]), mark(5)), (set(&[2]), mark(6))] {
+                let update = told.recv().await.unwrap();
+                assert_eq!((update.backends, update.mark), expected);
             }
             assert!(start.elapsed() >= OVERLAP);
             drop(told);

@@ -15,7 +15,7 @@ use crate::support::{SOON, wait_until};
 const BACKENDS: &str = "/api/v1/pools/default/backends";
 
 /// Sends a request with a JSON body on a connection of its own.
-fn send(addr: SocketAddr, line: &str, headers: &str, body: &str) -> Response {
+pub fn send(addr: SocketAddr, line: &str, headers: &str, body: &str) -> Response {
     write(&mut Client::connect(addr), addr, line, headers, body)
 }
 

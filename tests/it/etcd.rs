@@ -375,10 +375,13 @@ fn impossible_flags_end_with_64_and_one_clear_line() {
     let proxy = ["--listen", "127.0.0.1:0"];
     let etcd = ["--listen", "127.0.0.1:0", "--etcd", "https://127.0.0.1:1"];
     let demo = ["backend", "--listen", "0.0.0.0:0"];
-    let cases: [(&[&str], &[&str], &str); 13] = [
+    let admin = ["--backend", "http://a:1", "--admin-writes", "etcd"];
+    let cases: [(&[&str], &[&str], &str); 15] = [
         (&proxy, &["--etcd", "127.0.0.1:2379"], "http://"),
         (&proxy, &["--backend", "http://a:1", "--etcd-ca", "/x"], "needs an --etcd"),
         (&proxy, &["--etcd", "http://a:1", "--etcd-ca", &empty], "https://"),
+        (&proxy, &admin, "needs --admin"),
+        (&proxy, &[&admin[..], &["--admin", "127.0.0.1:0"]].concat(), "needs an --etcd"),
         (&etcd, &["--etcd-ca", "/nowhere"], "/nowhere"),
         (&etcd, &["--etcd-ca", &empty], "no certificate"),
         (&etcd, &["--etcd-cert", &empty], "--etcd-key"),

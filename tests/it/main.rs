@@ -54,6 +54,8 @@ mod drivers;
 mod endings;
 /// Backends by etcd: changes, leases, its death and return, compaction, passwords and TLS.
 mod etcd;
+/// Changes of the admin API in etcd, by two processes at once, and what of etcd outlives a restart.
+mod etcd_writes;
 /// What happens to a request when its backend fails: retries, 502, 504, cut bodies; clients that leave.
 mod failures;
 /// The metrics of a running proxy: each figure is the truth.

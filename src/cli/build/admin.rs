@@ -4,18 +4,19 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::cli::build::usage;
-use crate::cli::flags::AdminArgs;
+use crate::cli::flags::{AdminArgs, AdminWritesArg};
 use crate::cli::read::List;
-use crate::config::{AdminConfig, TOKEN_BYTES_MAX, Token};
+use crate::config::{AdminConfig, AdminWrites, TOKEN_BYTES_MAX, Token};
 use crate::error::StartError;
 
 impl AdminArgs {
-    pub(super) fn into_config(self) -> Result<Option<AdminConfig>, StartError> {
+    pub(super) fn into_config(self, has_etcd: bool) -> Result<Option<AdminConfig>, StartError> {
         let hosts = List::join(self.admin_host);
         let Some(listen) = self.admin else {
             let given = [
                 ("--admin-token-file", self.admin_token_file.is_some()),
                 ("--admin-host", !hosts.is_empty()),
+                ("--admin-writes etcd", self.admin_writes == AdminWritesArg::Etcd),
             ];
             return match given.into_iter().find(|(_, is_given)| *is_given) {
                 Some((flag, _)) => Err(usage(format!("{flag} needs --admin"))),
@@ -29,7 +30,15 @@ impl AdminArgs {
                  make one with: {MAKE_TOKEN}, or listen on 127.0.0.1"
             )));
         }
-        Ok(Some(AdminConfig { listen, token, hosts }))
+        let writes = match self.admin_writes {
+            AdminWritesArg::Local => AdminWrites::Local,
+            AdminWritesArg::Etcd if has_etcd => AdminWrites::Etcd,
+            AdminWritesArg::Etcd => {
+                let reason = "--admin-writes etcd needs an --etcd: name a member of the cluster";
+                return Err(usage(reason.to_owned()));
+            }
+        };
+        Ok(Some(AdminConfig { listen, token, hosts, writes }))
     }
 }
 

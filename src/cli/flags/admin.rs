@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::read::{List, list, parse_admin, parse_admin_host};
 use crate::config::AdminAddr;
@@ -22,4 +22,15 @@ pub(in crate::cli) struct AdminArgs {
     #[arg(long, value_name = "NAME", env = "CORELANE_ADMIN_HOST",
         value_parser = list(parse_admin_host))]
     pub(in crate::cli) admin_host: Vec<List<String>>,
+    /// Where backends that the admin API adds, changes or removes are kept; etcd needs --etcd.
+    #[arg(long, value_enum, default_value = "local", env = "CORELANE_ADMIN_WRITES")]
+    pub(in crate::cli) admin_writes: AdminWritesArg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum AdminWritesArg {
+    /// In this process, and in --state-file where one is given.
+    Local,
+    /// In etcd, so that every corelane on its prefix follows.
+    Etcd,
 }

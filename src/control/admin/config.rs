@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::status::name_of;
-use crate::config::{Config, DriverChoice, PoolConfig, Steer};
+use crate::config::{AdminWrites, Config, DriverChoice, PoolConfig, Steer};
 
 /// `GET /api/v1/config`.
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Json<Value> {
@@ -69,6 +69,10 @@ fn of_process(config: &Config) -> Value {
             "listen": admin.listen.to_string(),
             "has_token": admin.token.is_some(),
             "hosts": admin.hosts,
+            "writes": match admin.writes {
+                AdminWrites::Local => "local",
+                AdminWrites::Etcd => "etcd",
+            },
         })),
         "drain_timeout_seconds": seconds(config.drain_timeout),
     })

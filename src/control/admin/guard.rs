@@ -140,6 +140,7 @@ mod tests {
     use axum::http::Request;
 
     use super::*;
+    use crate::config::AdminWrites;
 
     const TOKEN: &str = "0123456789abcdef";
 
@@ -152,6 +153,7 @@ mod tests {
             listen,
             token: token.map(|token| Token::new(token).unwrap()),
             hosts: hosts.iter().map(ToString::to_string).collect(),
+            writes: AdminWrites::Local,
         })
     }
 

@@ -114,9 +114,10 @@ const OWNER_ALONE: u32 = 0o600;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AdminWrites;
 
     fn config(listen: AdminAddr) -> AdminConfig {
-        AdminConfig { listen, token: None, hosts: Vec::new() }
+        AdminConfig { listen, token: None, hosts: Vec::new(), writes: AdminWrites::Local }
     }
 
     fn path_of(name: &str) -> PathBuf {

@@ -52,13 +52,15 @@ pub(super) enum Kind {
     Invalid,
     /// Too much at once.
     Busy,
+    /// etcd, which is to take the change, cannot be had.
+    EtcdAway,
     /// Something that should work does not.
     Failed,
 }
 
 impl Kind {
     #[cfg(test)]
-    pub(super) const ALL: [Kind; 16] = [
+    pub(super) const ALL: [Kind; 17] = [
         Kind::Malformed,
         Kind::TokenMissing,
         Kind::TokenWrong,
@@ -74,6 +76,7 @@ impl Kind {
         Kind::NoJson,
         Kind::Invalid,
         Kind::Busy,
+        Kind::EtcdAway,
         Kind::Failed,
     ];
 
@@ -98,6 +101,7 @@ impl Kind {
             Kind::NoJson => (S::UNSUPPORTED_MEDIA_TYPE, "no-json", "The body must be JSON"),
             Kind::Invalid => (S::UNPROCESSABLE_ENTITY, "invalid", "A value cannot be"),
             Kind::Busy => (S::SERVICE_UNAVAILABLE, "busy", "Too much is asked at once"),
+            Kind::EtcdAway => (S::SERVICE_UNAVAILABLE, "etcd-away", "etcd has not answered"),
             Kind::Failed => (S::INTERNAL_SERVER_ERROR, "failed", "The control thread failed"),
         }
     }
@@ -145,8 +149,12 @@ impl From<Refusal> for Problem {
             Refusal::UnknownPool(_) | Refusal::UnknownBackend(_) | Refusal::UnknownEpoch(_) => {
                 Kind::Unknown
             }
-            Refusal::Exists(_) | Refusal::TooMany | Refusal::TooManyPools => Kind::Conflict,
-            Refusal::Conflict(_) => Kind::Changed,
+            Refusal::Exists(_)
+            | Refusal::TooMany
+            | Refusal::TooManyPools
+            | Refusal::Elsewhere(..) => Kind::Conflict,
+            Refusal::Conflict(_) | Refusal::Overtaken(_) => Kind::Changed,
+            Refusal::EtcdAway(_) | Refusal::EtcdUnknown(_) => Kind::EtcdAway,
             Refusal::Invalid(_) => Kind::Invalid,
             Refusal::Gone => Kind::Failed,
         };
@@ -166,7 +174,7 @@ impl IntoResponse for Problem {
                 let challenge = HeaderValue::from_static("Bearer realm=\"corelane\"");
                 headers.insert(WWW_AUTHENTICATE, challenge);
             }
-            Kind::Busy => {
+            Kind::Busy | Kind::EtcdAway => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

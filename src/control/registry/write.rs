@@ -3,25 +3,15 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use super::{Entry, Registry, Said, Turn};
-use crate::config::{BACKENDS_MAX, BackendConfig, WEIGHT_MAX};
+use crate::config::{BACKENDS_MAX, BackendConfig, Source, WEIGHT_MAX};
 use crate::control::handle::{Name, Patch, Refusal, What, Write};
 
 impl Registry {
     /// Does what is asked, or refuses and changes nothing; what follows of it, the backend that
     /// was written to first.
     pub(in crate::control) fn write(&mut self, write: Write) -> Result<Vec<Turn>, Refusal> {
-        let Write { name, what, expected } = write;
-        if !self.pools.contains(&name.pool) {
-            return Err(Refusal::UnknownPool(name.pool));
-        }
-        let entry = self.decided.get(&name);
-        match (expected, entry) {
-            (Some(expected), Some(entry)) if entry.revision != expected => {
-                return Err(Refusal::Conflict(entry.revision));
-            }
-            (Some(_), None) => return Err(Refusal::UnknownBackend(name.to_string())),
-            _ => {}
-        }
+        let entry = self.seen_by(&write)?;
+        let Write { name, what, .. } = write;
         let said = match what {
             What::Add(backend) => Some(self.add(&name, backend)?),
             What::Patch(patch) => match self.patch(&name, &patch)? {
@@ -39,6 +29,37 @@ impl Registry {
         };
         self.make_room_to_say(&name)?;
         Ok(self.say(name, said))
+    }
+
+    /// What a write that etcd is to decide about stands on: the backend as etcd told it, or none
+    /// where one is to be added.
+    pub(in crate::control) fn plan(&self, write: &Write) -> Result<Option<BackendConfig>, Refusal> {
+        let (name, entry) = (&write.name, self.seen_by(write)?);
+        let elsewhere = |source| Err(Refusal::Elsewhere(name.to_string(), source));
+        match (&write.what, entry) {
+            // What was said here, before etcd was to decide or in an earlier life, would hide it.
+            _ if self.api.contains_key(name) => elsewhere(Source::Api),
+            (What::Add(backend), _) => self.add(name, backend.clone()).map(|_| None),
+            (_, None) => Err(Refusal::UnknownBackend(name.to_string())),
+            (_, Some(entry)) if entry.source == Source::Etcd => Ok(Some(entry.backend.clone())),
+            (_, Some(entry)) => elsewhere(entry.source),
+        }
+    }
+
+    /// The backend that is written to, if there is one, as its writer has seen it.
+    fn seen_by(&self, write: &Write) -> Result<Option<&Entry>, Refusal> {
+        let Write { name, expected, .. } = write;
+        if !self.pools.contains(&name.pool) {
+            return Err(Refusal::UnknownPool(name.pool.clone()));
+        }
+        let entry = self.decided.get(name);
+        match (expected, entry) {
+            (Some(expected), Some(entry)) if entry.revision != *expected => {
+                Err(Refusal::Conflict(entry.revision))
+            }
+            (Some(_), None) => Err(Refusal::UnknownBackend(name.to_string())),
+            _ => Ok(entry),
+        }
     }
 
     /// Takes over what the API said in an earlier process; what follows.
@@ -71,17 +92,7 @@ impl Registry {
     fn patch(&self, name: &Name, patch: &Patch) -> Result<Option<Said>, Refusal> {
         let unknown = || Refusal::UnknownBackend(name.to_string());
         let Entry { backend: before, .. } = self.decided.get(name).ok_or_else(unknown)?;
-        let mut backend = before.clone();
-        if let Some(weight) = patch.weight {
-            backend.weight = weight_of(weight)?;
-        }
-        if let Some(max) = patch.conns_max {
-            let is_none = || Refusal::Invalid("max-conns is a number above 0, or null".to_owned());
-            let limit = |max| NonZeroU32::new(max).ok_or_else(is_none);
-            backend.conns_max = max.map(limit).transpose()?;
-        }
-        backend.mode = patch.mode.unwrap_or(backend.mode);
-        backend.is_backup = patch.is_backup.unwrap_or(backend.is_backup);
+        let backend = patched(before, patch)?;
         if backend == *before {
             return Ok(None);
         }
@@ -102,6 +113,25 @@ impl Registry {
         self.api.retain(|name, said| matches!(said, Said::Added(_)) || is_named(name));
         if self.api.len() < SAID_MAX { Ok(()) } else { Err(Refusal::TooMany) }
     }
+}
+
+/// What a patch makes of a backend.
+pub(in crate::control) fn patched(
+    before: &BackendConfig,
+    patch: &Patch,
+) -> Result<BackendConfig, Refusal> {
+    let mut backend = before.clone();
+    if let Some(weight) = patch.weight {
+        backend.weight = weight_of(weight)?;
+    }
+    if let Some(max) = patch.conns_max {
+        let is_none = || Refusal::Invalid("max-conns is a number above 0, or null".to_owned());
+        let limit = |max| NonZeroU32::new(max).ok_or_else(is_none);
+        backend.conns_max = max.map(limit).transpose()?;
+    }
+    backend.mode = patch.mode.unwrap_or(backend.mode);
+    backend.is_backup = patch.is_backup.unwrap_or(backend.is_backup);
+    Ok(backend)
 }
 
 fn weight_of(weight: u16) -> Result<NonZeroU16, Refusal> {

@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::{DnsConfig, ResolverConfig};
-use crate::discovery::Found;
 use crate::discovery::backoff::{Backoff, jittered};
 use crate::discovery::dns::lookup::{Answer, Failure, RECORDS_MAX, Srv};
 use crate::discovery::dns::targets::Service;
 use crate::discovery::told::Told;
+use crate::discovery::{Found, Set};
 
 /// One name, and what it last told.
 pub(super) struct Name {
@@ -41,7 +41,7 @@ impl Name {
     }
 
     /// Asks and tells until nobody listens.
-    pub(super) async fn run(mut self, sets: mpsc::Sender<Vec<Found>>) {
+    pub(super) async fn run(mut self, sets: mpsc::Sender<Set>) {
         let mut backoff = Backoff::new(self.how.ttl_min, self.how.ttl_max.min(BACKOFF_MAX));
         loop {
             let wait = match self.ask().await {
@@ -66,12 +66,12 @@ impl Name {
     }
 
     /// Tells the set if it is another one; whether anybody listens.
-    async fn tell(&mut self, backends: Vec<Found>, sets: &mpsc::Sender<Vec<Found>>) -> bool {
+    async fn tell(&mut self, backends: Vec<Found>, sets: &mpsc::Sender<Set>) -> bool {
         if self.last.as_ref() == Some(&backends) {
             return !sets.is_closed();
         }
         self.last = Some(backends.clone());
-        sets.send(backends).await.is_ok()
+        sets.send(Set { backends, mark: None }).await.is_ok()
     }
 
     fn complain(&mut self, failure: &Failure) {

@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::{EtcdConfig, EtcdMember};
 use crate::discovery::etcd::error::Failure;
-use crate::discovery::etcd::{tls, wire};
+use crate::discovery::etcd::{TXN, tls, wire};
 
 /// One user of etcd, with a connection of its own that it keeps.
 pub(super) struct Client {
@@ -95,7 +95,7 @@ impl Client {
         let Some(conn) = self.conn.take() else {
             return Err(Failure::Unreachable(member.url(), "the connection is gone".to_owned()));
         };
-        Ok(Lines { body: answer.into_body(), member, conn, read: Vec::new() })
+        Ok(Lines { body: answer.into_body(), member, conn, read: Vec::new(), scanned: 0 })
     }
 
     async fn bytes(&mut self, path: &str, body: &Value) -> Result<Bytes, Failure> {
@@ -197,8 +197,8 @@ impl Client {
         };
         let conn = self.conn.insert(conn);
         let mut sent = exchange(&mut conn.sender, request.clone()).await;
-        if was_kept && sent.is_err() {
-            // It had ended, and nobody had told.
+        if was_kept && sent.is_err() && path != TXN {
+            // It had ended, and nobody had told. A change may have been made all the same.
             *conn = Self::connect_to(&self.config.members[self.member], self.tls.as_ref()).await?;
             sent = exchange(&mut conn.sender, request).await;
         }
@@ -282,16 +282,21 @@ pub(super) struct Lines {
     #[expect(dead_code, reason = "its drop ends the connection")]
     conn: Conn,
     read: Vec<u8>,
+    /// How many of these bytes are known to end no line.
+    scanned: usize,
 }
 
 impl Lines {
     /// The next line; dropping the future loses nothing.
     pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         loop {
-            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.read.drain(..=end).collect();
+            let new = &self.read[self.scanned..];
+            if let Some(at) = new.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=self.scanned + at).collect();
+                self.scanned = 0;
                 return read_line(&line);
             }
+            self.scanned = self.read.len();
             if self.read.len() > LINE_BYTES_MAX {
                 return Err(Failure::TooLarge("bytes in a line", LINE_BYTES_MAX));
             }

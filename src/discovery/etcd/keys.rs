@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::config::{BACKENDS_MAX, parse_pool_name};
 use crate::discovery::etcd::error::Failure;
 use crate::discovery::etcd::wire::{Header, KeyValue};
-use crate::discovery::{Entry, Found};
+use crate::discovery::{Entry, Found, Mark};
 
 /// All keys under the prefix.
 #[derive(Debug)]
@@ -21,8 +21,14 @@ pub(super) struct Keys {
     all: BTreeMap<Vec<u8>, Key>,
     /// Which cluster named them, and at which revision it was.
     seen: Option<Header>,
+    /// Up to which of its changes they are known.
+    told: Mark,
+    /// Whether what is held comes from an earlier process, which etcd may go on from.
+    is_recalled: bool,
     /// What a cluster that lost its data named, while its services may still register again,
     held: Vec<Found>,
+    /// how far it was,
+    held_at: Mark,
     /// and until when; not before it names anything.
     held_until: Option<Instant>,
 }
@@ -38,7 +44,24 @@ impl Keys {
     /// Those of an etcd that told nothing yet.
     pub(super) fn new(prefix: &str) -> Keys {
         let prefix = format!("{prefix}pools/");
-        Keys { prefix, all: BTreeMap::new(), seen: None, held: Vec::new(), held_until: None }
+        Keys {
+            prefix,
+            all: BTreeMap::new(),
+            seen: None,
+            told: Mark::default(),
+            is_recalled: false,
+            held: Vec::new(),
+            held_at: Mark::default(),
+            held_until: None,
+        }
+    }
+
+    /// Takes over what an earlier process knew: held if etcd has lost its data since, else what
+    /// etcd names now takes its place.
+    pub(super) fn recall(&mut self, mark: Mark, held: Vec<Found>) {
+        let Mark { cluster_id, revision } = mark;
+        self.seen = Some(Header { cluster_id, revision });
+        (self.is_recalled, self.held, self.held_at) = (true, held, mark);
     }
 
     /// What all keys begin with.
@@ -64,10 +87,15 @@ impl Keys {
         let has_lost_data = self.seen.is_some_and(|seen| {
             seen.cluster_id != header.cluster_id || header.revision < seen.revision
         });
+        let is_recalled = std::mem::take(&mut self.is_recalled);
         if has_lost_data {
+            self.held_at = self.mark();
             self.held = self.backends();
             self.held_until = None;
+        } else if is_recalled {
+            self.held.clear();
         }
+        self.told = Mark { cluster_id: header.cluster_id, revision: header.revision };
         let before = std::mem::take(&mut self.all);
         let mut complaints = Vec::new();
         for kv in kvs {
@@ -84,6 +112,7 @@ impl Keys {
         kv: &KeyValue,
         is_delete: bool,
     ) -> Result<Option<String>, Failure> {
+        self.told.revision = self.told.revision.max(kv.mod_revision);
         if is_delete {
             self.all.remove(&kv.key);
             return Ok(None);
@@ -102,6 +131,11 @@ impl Keys {
         if !self.held.is_empty() && self.held_until.is_none() && names_any {
             self.held_until = Some(now + HOLD);
         }
+    }
+
+    /// Up to where the backends are known; where what was lost is held, up to its loss.
+    pub(super) fn mark(&self) -> Mark {
+        if self.held.is_empty() { self.told } else { self.held_at }
     }
 
     /// Until when what was lost is held, if anything is.
@@ -156,7 +190,7 @@ impl Keys {
     }
 
     /// The backend of a key; none for a key that is no backend's.
-    fn read(&self, kv: &KeyValue) -> Result<Option<Found>, String> {
+    pub(super) fn read(&self, kv: &KeyValue) -> Result<Option<Found>, String> {
         let key = std::str::from_utf8(&kv.key).map_err(|_no| "the key is not UTF-8".to_owned())?;
         let Some((pool, rest)) =
             key.strip_prefix(&self.prefix).and_then(|rest| rest.split_once('/'))
@@ -276,6 +310,42 @@ mod tests {
         keys.replace(at(1, 9), &[a, b], now).unwrap();
         keys.replace(at(1, 11), &[], now).unwrap();
         assert_eq!(ids(&keys), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_an_earlier_process_knew_is_held_only_if_etcd_has_lost_its_data() {
+        let now = Instant::now();
+        let kvs = [kv("p/backends/10.0.0.1:80", "{}", 8), kv("p/backends/10.0.0.2:80", "{}", 9)];
+        let mut before = Keys::new("/c/");
+        before.replace(at(1, 9), &kvs, now).unwrap();
+        for (header, names, expected) in [
+            (at(1, 9), &kvs[..1], 1),
+            (at(1, 12), &[], 0),
+            (at(1, 3), &[], 2),
+            (at(2, 20), &[], 2),
+            (at(2, 20), &kvs[1..], 2),
+        ] {
+            let mut keys = Keys::new("/c/");
+            keys.recall(before.mark(), before.backends());
+            keys.replace(header, names, now).unwrap();
+            assert_eq!(ids(&keys).len(), expected, "{header:?}");
+            assert_eq!(keys.held_until().is_some(), expected == 2 && !names.is_empty());
+            // What is held is held after one more restart, too.
+            let mut again = Keys::new("/c/");
+            again.recall(keys.mark(), keys.backends());
+            again.replace(header, names, now).unwrap();
+            assert_eq!(ids(&again), ids(&keys), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn the_mark_is_the_last_change_that_was_told_of() {
+        let mut keys = Keys::new("/c/");
+        keys.replace(at(1, 9), &[], Instant::now()).unwrap();
+        keys.apply(&kv("p/backends/10.0.0.1:80", "{}", 11), false).unwrap();
+        // The header runs ahead of what is told.
+        keys.note(at(1, 15), Instant::now());
+        assert_eq!(keys.mark(), Mark { cluster_id: 1, revision: 11 });
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod keys;
 mod register;
 mod tls;
 mod wire;
+mod write;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +18,15 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::config::EtcdConfig;
-use crate::discovery::Found;
 use crate::discovery::backoff::Backoff;
 use crate::discovery::etcd::client::{Client, Lines};
 use crate::discovery::etcd::error::Failure;
 use crate::discovery::etcd::keys::{KEYS_MAX, Keys};
 use crate::discovery::told::Told;
+use crate::discovery::{Found, Set, Update};
 
 pub use register::Registration;
+pub use write::{Stored, Unwritten, Writer};
 
 /// An etcd, and what it last told.
 pub(super) struct Cluster {
@@ -48,14 +50,18 @@ struct Summary {
 }
 
 impl Cluster {
-    /// An etcd that was not asked yet.
+    /// An etcd that was not asked yet, and what it told an earlier process.
     ///
     /// # Errors
     /// When a certificate or key cannot be used.
-    pub(super) fn new(config: &EtcdConfig) -> Result<Cluster, String> {
+    pub(super) fn new(config: &EtcdConfig, recalled: Option<Update>) -> Result<Cluster, String> {
+        let mut keys = Keys::new(&config.prefix);
+        if let Some(Update { backends, mark: Some(mark), .. }) = recalled {
+            keys.recall(mark, backends);
+        }
         Ok(Cluster {
             origin: config.origin(),
-            keys: Keys::new(&config.prefix),
+            keys,
             client: Client::new(Arc::new(config.clone()))?,
             last: None,
             told: Told::default(),
@@ -70,7 +76,7 @@ impl Cluster {
     }
 
     /// Reads and watches until nobody listens.
-    pub(super) async fn run(mut self, sets: mpsc::Sender<Vec<Found>>) {
+    pub(super) async fn run(mut self, sets: mpsc::Sender<Set>) {
         loop {
             match self.follow(&sets).await {
                 Ok(Unheard) => return,
@@ -81,7 +87,7 @@ impl Cluster {
     }
 
     /// Reads all keys and follows their changes until that fails.
-    async fn follow(&mut self, sets: &mpsc::Sender<Vec<Found>>) -> Result<Unheard, Failure> {
+    async fn follow(&mut self, sets: &mpsc::Sender<Set>) -> Result<Unheard, Failure> {
         let range = wire::range(self.keys.prefix(), KEYS_MAX + 1);
         let range: wire::Range = self.client.call(RANGE, &range).await?;
         let complaints = self.keys.replace(range.header, &range.kvs, Instant::now())?;
@@ -97,7 +103,7 @@ impl Cluster {
     async fn watch(
         &mut self,
         mut lines: Lines,
-        sets: &mpsc::Sender<Vec<Found>>,
+        sets: &mpsc::Sender<Set>,
     ) -> Result<Unheard, Failure> {
         let (sender, mut summaries) = mpsc::channel(1);
         let mut checks =
@@ -158,13 +164,14 @@ impl Cluster {
     }
 
     /// Tells the set if it is another one.
-    async fn tell(&mut self, sets: &mpsc::Sender<Vec<Found>>) -> Result<(), Unheard> {
+    async fn tell(&mut self, sets: &mpsc::Sender<Set>) -> Result<(), Unheard> {
         let backends = self.keys.backends();
         if self.last.as_ref() == Some(&backends) {
             return Ok(());
         }
         self.last = Some(backends.clone());
-        sets.send(backends).await.map_err(|_closed| Unheard)
+        let mark = Some(self.keys.mark());
+        sets.send(Set { backends, mark }).await.map_err(|_closed| Unheard)
     }
 
     fn tell_broken(&mut self, complaints: &[String]) {
@@ -218,6 +225,7 @@ async fn until(time: Option<Instant>) {
 const RANGE: &str = "/v3/kv/range";
 const WATCH: &str = "/v3/watch";
 const PUT: &str = "/v3/kv/put";
+const TXN: &str = "/v3/kv/txn";
 const LEASE_GRANT: &str = "/v3/lease/grant";
 const LEASE_KEEP_ALIVE: &str = "/v3/lease/keepalive";
 const LEASE_REVOKE: &str = "/v3/lease/revoke";

@@ -84,6 +84,15 @@ impl Event {
     }
 }
 
+/// What became of a change.
+#[derive(Debug, Deserialize)]
+pub(super) struct Swapped {
+    pub(super) header: Header,
+    /// Whether the keys still had the versions that it was made for.
+    #[serde(default)]
+    pub(super) succeeded: bool,
+}
+
 /// A lease as it was granted or kept alive.
 #[derive(Debug, Deserialize)]
 pub(super) struct Lease {
@@ -161,6 +170,35 @@ pub(super) fn put(key: &str, value: &str, lease: i64) -> Value {
         "key": BASE64_STANDARD.encode(key),
         "value": BASE64_STANDARD.encode(value),
         "lease": lease.to_string(),
+    })
+}
+
+/// Writes the key that still has this version, 0 for none at all; its lease stays.
+pub(super) fn swap((key, version): &(Vec<u8>, i64), value: &str) -> Value {
+    let mut put = json!({
+        "key": BASE64_STANDARD.encode(key),
+        "value": BASE64_STANDARD.encode(value),
+    });
+    // Only a key that is there can keep its lease.
+    put["ignore_lease"] = (*version > 0).into();
+    json!({ "compare": [has_version(key, *version)], "success": [{ "request_put": put }] })
+}
+
+/// Deletes these keys, if all of them still have these versions.
+pub(super) fn delete(keys: &[(Vec<u8>, i64)]) -> Value {
+    let delete = |key| json!({ "request_delete_range": { "key": BASE64_STANDARD.encode(key) } });
+    json!({
+        "compare": keys.iter().map(|(key, version)| has_version(key, *version)).collect::<Vec<_>>(),
+        "success": keys.iter().map(|(key, _)| delete(key)).collect::<Vec<_>>(),
+    })
+}
+
+fn has_version(key: &[u8], version: i64) -> Value {
+    json!({
+        "key": BASE64_STANDARD.encode(key),
+        "target": "MOD",
+        "result": "EQUAL",
+        "mod_revision": version.to_string(),
     })
 }
 

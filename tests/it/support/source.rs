@@ -27,7 +27,7 @@ impl Source {
         let mut tasks = JoinSet::new();
         {
             let _entered = runtime.enter();
-            spawn(config, &sender, &mut tasks).unwrap();
+            spawn(config, None, &sender, &mut tasks).unwrap();
         }
         Source { updates, told: Vec::new(), count: 0, _tasks: tasks, _runtime: runtime }
     }
