@@ -27,7 +27,8 @@
 //! sources ([`discovery`]) and changes through a [`control::Handle`] say (those that go to etcd are
 //! made by `control::fleet`, and come back from there); `control::pools` brings endpoints in and out
 //! as it says, with slots that are given again only when nothing is in flight on them
-//! (`control::slots`). What a probe finds goes from [`health::Watch`] to a pool's roster of members (`control::{roster,member}`), which puts together what probes, agents, requests' outcomes
+//! (`control::slots`). What a probe finds goes from [`health::Watch`] to a pool's roster of members
+//! (`control::{roster,member}`), which puts together what probes, agents, requests' outcomes
 //! (`control::passive` with [`health::outlier`] and [`health::breaker`]) and operators say, and
 //! `control::publish` makes a snapshot of it.
 //!

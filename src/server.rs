@@ -188,6 +188,7 @@ impl Server {
         }
         self.is_draining = true;
         self.tell(Message::Drain);
+        self.control.handle().leave_state_blocking();
         let deadline = Instant::now() + self.config.drain_timeout;
         let second = self.supervise(Some(deadline))?;
         let left = self.lanes.sum(Counter::ClientsOpen);

@@ -33,6 +33,11 @@ impl Publisher {
                 reply(to, done);
                 return is_change;
             }
+            Command::Leave => {
+                if let Some(saver) = &mut self.saver {
+                    saver.leave();
+                }
+            }
             Command::Write(write, to) => {
                 let done = self.write(write);
                 let is_change = done.as_ref().is_ok_and(|done| done.before != done.after);
@@ -56,7 +61,7 @@ impl Publisher {
         let before = self.view_of(&name).ok();
         let turns = self.registry.write(write)?;
         self.carry_out(turns, Source::Api.name());
-        Ok(Done { before, after: self.view_of(&name).ok() })
+        Ok(Done { before, after: self.view_of(&name).ok(), is_kept: true })
     }
 
     fn plan(&self, write: &Write) -> Result<Plan, Refusal> {

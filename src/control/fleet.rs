@@ -43,7 +43,7 @@ pub(super) async fn write(handle: &Handle, etcd: &Writer, write: Write) -> Resul
         };
         handle.wait_for(revision).await;
         let after = handle.backend(&name.pool, &name.authority).await.ok();
-        return Ok(Done { before: view, after });
+        return Ok(Done { before: view, after, is_kept: true });
     }
 }
 

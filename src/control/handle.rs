@@ -42,6 +42,8 @@ pub(super) enum Command {
     Write(Write, oneshot::Sender<Result<Done, Refusal>>),
     /// What a write that is to go to etcd stands on.
     Plan(Write, oneshot::Sender<Result<Plan, Refusal>>),
+    /// The process is about to end: the state file is left to the next one.
+    Leave,
     /// The last snapshots.
     Snapshots(oneshot::Sender<Vec<Change>>),
     /// How the snapshots of two epochs differ.
@@ -51,7 +53,7 @@ pub(super) enum Command {
 impl Command {
     /// Whether it changes nothing.
     pub(super) fn is_question(&self) -> bool {
-        !matches!(self, Command::Configure(..) | Command::Write(..))
+        !matches!(self, Command::Configure(..) | Command::Write(..) | Command::Leave)
     }
 }
 
@@ -115,6 +117,9 @@ pub struct Done {
     pub before: Option<BackendView>,
     /// and after.
     pub after: Option<BackendView>,
+    /// Whether it is kept where it is to be: false where the state file could not be written, so
+    /// that a restart would forget it.
+    pub is_kept: bool,
 }
 
 /// Why a command was refused; it changed nothing.
@@ -353,6 +358,13 @@ impl Handle {
     /// `UnknownEpoch`, `Gone`.
     pub async fn diff(&self, from: u64, to: u64) -> Result<Vec<Difference>, Refusal> {
         self.ask(|reply| Command::Diff(from, to, reply)).await?
+    }
+
+    /// Leaves the state file to the next process; what changes from now on is not kept. Blocks.
+    pub fn leave_state_blocking(&self) {
+        if self.commands.blocking_send(Command::Leave).is_err() {
+            tracing::debug!("the control thread has ended, and left the state file");
+        }
     }
 
     /// Each snapshot from now on; a reader that is `CHANGES_MAX` behind is told how many it lost.

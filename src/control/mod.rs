@@ -36,7 +36,7 @@ use crate::config::{Config, EtcdConfig, PoolConfig, Source};
 use crate::control::pools::Pools;
 use crate::control::publish::{Ears, Publisher};
 use crate::control::registry::Registry;
-use crate::control::saver::Saver;
+use crate::control::saver::{Lock, Saver};
 use crate::control::state_file::Kept;
 use crate::control::thread::Thread;
 use crate::control::watches::Watches;
@@ -192,6 +192,7 @@ fn recall(
     pools: &mut Pools,
     now: Instant,
 ) -> Result<Saver, StartError> {
+    let lock = Lock::of(path)?;
     let state = Kept::read(path).map_err(StartError::Usage)?;
     let etcd = config.discovery.etcd.as_ref().map(EtcdConfig::origin);
     if let Some(state) = state {
@@ -202,7 +203,7 @@ fn recall(
         tracing::info!(file = %path.display(), changes = turns.len(), "the state file is recalled");
         turns.into_iter().for_each(|turn| pools.apply(turn, now));
     }
-    Saver::start(path, &Kept::of(registry).text())
+    Saver::start(path, lock, &Kept::of(registry).text())
 }
 
 /// What flags and the configuration file say.

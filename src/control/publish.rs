@@ -167,6 +167,9 @@ impl Publisher {
         {
             saver.begin(Kept::of(&self.registry).text());
         }
+        if let Some(saver) = &mut self.saver {
+            saver.unlock_if_left();
+        }
     }
 
     /// Takes over this news and whatever else has come.

@@ -82,6 +82,33 @@ fn backends_come_change_and_go() {
 }
 
 #[test]
+fn a_change_that_cannot_be_kept_is_in_force_and_says_so() {
+    let (one, two) = (answering("one"), answering("two"));
+    let scratch = crate::support::Scratch::new("unkept");
+    let directory = scratch.join("gone");
+    std::fs::create_dir(&directory).unwrap();
+    let state = directory.join("state.json").display().to_string();
+    let proxy = admin(&[&one, &two]).with("--state-file", &state).start();
+    let addr = proxy.admin_addr();
+    let [path, other] = [&one, &two].map(|it| format!("{BACKENDS}/{}", authority(it)));
+    let patch = |weight: u32| {
+        let body = json!({ "weight": weight }).to_string();
+        json_of(&send(addr, &format!("PATCH {path}"), "", &body).expect(200))
+    };
+    assert_eq!(patch(2).get("kept"), None);
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(patch(3)["kept"], false);
+    let removed = send(addr, &format!("DELETE {other}"), "", "").expect(200);
+    assert_eq!(json_of(&removed), json!({ "kept": false }));
+    assert_eq!(json_of(&get(addr, &path).expect(200))["weight"], 3, "it is in force");
+    std::fs::create_dir(&directory).unwrap();
+    wait_until("what could not be kept is kept", SOON, || {
+        std::fs::read_to_string(&state).is_ok_and(|text| text.contains("\"weight\": 3"))
+    });
+    assert_eq!(patch(4).get("kept"), None);
+}
+
+#[test]
 fn wrong_writes_are_refused_with_a_reason_and_change_nothing() {
     let upstream = answering("one");
     let proxy = admin(&[&upstream]).start();

@@ -11,6 +11,7 @@ use corelane::cli::{Cli, Machine};
 use corelane::config::{BackendConfig, Mode, parse_backend_url};
 use corelane::control::{Handle, Patch, Refusal};
 use corelane::server::{Server, Stopper};
+use rustix::process::Signal;
 
 use crate::support::client::Client;
 use crate::support::etcd::Etcd;
@@ -199,6 +200,31 @@ fn a_state_file_that_is_broken_or_cannot_be_written_is_refused_with_the_next_ste
         let log = proxy.log();
         assert!(log.contains("--state-file") && log.contains(reason), "{log}");
     }
+}
+
+#[test]
+fn a_state_file_is_one_processs_until_that_drains() {
+    let a = named("a");
+    let scratch = Scratch::new("state");
+    let path = scratch.join("state.json");
+    let flags = || with_state(Flags::to(&[&a]), &path);
+    let mut first = flags().start();
+    let mut second = flags().spawn();
+    assert_eq!(second.wait_exit(SOON).code(), Some(64));
+    let log = second.log();
+    assert!(log.contains("state.json is in use by another corelane"), "{log}");
+    // A request in flight: the first one drains, and the next one need not wait for its end.
+    let mut client = first.client();
+    client.get("/");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n");
+    // Whoever connects later was accepted later.
+    assert_eq!(first.client().get("/").text(), "a");
+    first.signal(Signal::TERM);
+    let third = flags().start();
+    assert_eq!(third.client().get("/").text(), "a");
+    client.send("\r\n");
+    assert_eq!(client.read_response("GET").text(), "a");
+    first.expect_drained();
 }
 
 #[test]

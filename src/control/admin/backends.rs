@@ -133,10 +133,10 @@ pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     name: BackendName,
     headers: HeaderMap,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let expected = expected(&api, &name, &headers).await?;
-    api.handle.remove(&name.pool, &name.authority, expected).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let done = api.handle.remove(&name.pool, &name.authority, expected).await?;
+    Ok(if done.is_kept { StatusCode::NO_CONTENT.into_response() } else { unkept() })
 }
 
 /// `POST /api/v1/pools/{pool}/backends/{id}/reset`.
@@ -155,14 +155,26 @@ pub(super) async fn reset(
 /// The backend after a write, if there is one.
 fn answer(api: &Api, status: StatusCode, done: &Done) -> Response {
     match &done.after {
-        Some(view) => shown(api, status, view),
-        None => StatusCode::NO_CONTENT.into_response(),
+        Some(view) => document(api, status, view, done.is_kept),
+        None if done.is_kept => StatusCode::NO_CONTENT.into_response(),
+        None => unkept(),
     }
 }
 
+/// There is no backend any more, and after a restart there would be one.
+fn unkept() -> Response {
+    Json(serde_json::json!({ "kept": false })).into_response()
+}
+
 fn shown(api: &Api, status: StatusCode, view: &BackendView) -> Response {
+    document(api, status, view, true)
+}
+
+fn document(api: &Api, status: StatusCode, view: &BackendView, is_kept: bool) -> Response {
     let rate = api.history().rate_of(view.slot);
-    let mut response = (status, Json(Backend::of(view, rate))).into_response();
+    let mut backend = Backend::of(view, rate);
+    backend.kept = (!is_kept).then_some(false);
+    let mut response = (status, Json(backend)).into_response();
     if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", view.revision)) {
         response.headers_mut().insert(ETAG, tag);
     }

@@ -92,6 +92,9 @@ pub(super) struct Backend {
     requests: u32,
     failures: u32,
     last_second: Rate,
+    /// False in the answer to a change that a restart would forget; left out elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kept: Option<bool>,
 }
 
 /// One worker.
@@ -193,6 +196,7 @@ impl Backend {
             requests: view.succeeded.wrapping_add(view.failed),
             failures: view.failed,
             last_second,
+            kept: None,
         }
     }
 }
