@@ -26,7 +26,7 @@ pub use counter::{BackendCounter, Counter};
 pub use histogram::{Distribution, Histogram, Latency};
 pub use lane::{Lane, POOLS_COUNTED, Raised};
 pub use method::Method;
-pub use tables::BackendTotals;
+pub use tables::{BackendTotals, FirstBytes};
 
 /// A single writer's addition: no locked instruction.
 fn step(counter: &AtomicU64, by: u64) {
@@ -137,6 +137,15 @@ impl Lanes {
             Some(base) => totals.less(base),
             None => totals,
         }
+    }
+
+    /// How long the endpoints that had this slot took until an answer's head had come, over all
+    /// workers, since the start.
+    #[must_use]
+    pub fn first_bytes(&self, slot: u32) -> FirstBytes {
+        let mut times = FirstBytes::default();
+        self.lanes.iter().for_each(|lane| lane.backends.add_first_bytes_to(slot, &mut times));
+        times
     }
 
     /// Another endpoint gets this slot: what is counted for it begins with nothing. The control

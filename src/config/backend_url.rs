@@ -23,7 +23,8 @@ pub fn parse_backend_url(url: &str) -> Result<(String, u16), String> {
         return Err("a backend has no user or password".to_owned());
     }
     let (host, port) = authority.rsplit_once(':').ok_or("the port is missing: http://HOST:PORT")?;
-    let port = port.parse().ok().filter(|port| *port != 0).ok_or("the port is not 1 to 65535")?;
+    let number = port.parse().ok().filter(|number| *number != 0 && !port.starts_with('+'));
+    let port = number.ok_or("the port is not 1 to 65535")?;
     let host = match host.strip_prefix('[') {
         Some(literal) => literal.strip_suffix(']').filter(|literal| literal.contains(':')),
         None => Some(host).filter(|host| !host.contains(':')),
@@ -32,6 +33,11 @@ pub fn parse_backend_url(url: &str) -> Result<(String, u16), String> {
     let host = host
         .filter(|host| !host.is_empty() && host.bytes().all(is_host_byte))
         .ok_or("the host is no name, IPv4 address or [IPv6 address]")?;
+    if host.len() > NAME_BYTES_MAX || host.split('.').any(|label| label.len() > LABEL_BYTES_MAX) {
+        return Err(format!(
+            "the host has more than {NAME_BYTES_MAX} bytes, or {LABEL_BYTES_MAX} between two dots"
+        ));
+    }
     Ok((host.to_ascii_lowercase(), port))
 }
 
@@ -43,3 +49,7 @@ pub fn parse_weight(text: &str) -> Result<NonZeroU16, String> {
     let weight = text.parse::<NonZeroU16>().ok().filter(|weight| weight.get() <= WEIGHT_MAX);
     weight.ok_or_else(|| format!("the weight is not 1 to {WEIGHT_MAX}"))
 }
+
+/// The most bytes of a name, as text and of one label (RFC 1035 §2.3.4).
+const NAME_BYTES_MAX: usize = 253;
+const LABEL_BYTES_MAX: usize = 63;

@@ -33,8 +33,13 @@ impl<const WORDS: usize> Table<WORDS> {
 
     /// Adds a row's numbers to `sums`.
     pub(super) fn add_to(&self, row: usize, sums: &mut [u64; WORDS]) {
+        self.add_part_to(row, 0, sums);
+    }
+
+    /// Adds a row's numbers, those from `first` on, to `sums`.
+    fn add_part_to(&self, row: usize, first: usize, sums: &mut [u64]) {
         let Some(row) = self.rows.get(row).and_then(OnceLock::get) else { return };
-        for (sum, word) in sums.iter_mut().zip(&row.0) {
+        for (sum, word) in sums.iter_mut().zip(row.0.iter().skip(first)) {
             *sum = sum.wrapping_add(word.load(Ordering::Relaxed));
         }
     }
@@ -72,6 +77,11 @@ impl BackendTable {
         let bucket = bucket.saturating_sub(FIRST_BOUND_BITS).min(BUCKETS - 1);
         self.add(slot, BUCKETS_AT + bucket, 1);
         self.add(slot, SUM_AT, nanos);
+    }
+
+    /// Adds how long the endpoint took to `times`.
+    pub(super) fn add_first_bytes_to(&self, slot: u32, times: &mut FirstBytes) {
+        self.add_part_to(slot as usize, BUCKETS_AT, &mut times.0);
     }
 
     fn add(&self, slot: u32, word: usize, by: u64) {
@@ -121,10 +131,44 @@ impl BackendTotals {
     #[must_use]
     pub fn first_bytes(&self) -> (f64, Vec<(f64, u64)>) {
         let counts = &self.0[BUCKETS_AT..SUM_AT];
-        let bound = |index: usize| (1_u64 << (FIRST_BOUND_BITS + index)) as f64 / 1e9;
-        let bounds = (0..BUCKETS - 1).map(bound).chain([f64::INFINITY]);
+        let bounds = (0..BUCKETS - 1).map(bound_of).chain([f64::INFINITY]);
         (self.0[SUM_AT] as f64 / 1e9, bounds.zip(counts.iter().copied()).collect())
     }
+}
+
+/// The times of one endpoint until an answer's head had come, by bucket, over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FirstBytes([u64; BUCKETS]);
+
+impl FirstBytes {
+    /// Those that came since an `earlier` look at the same endpoint.
+    #[must_use]
+    pub fn since(&self, earlier: &FirstBytes) -> FirstBytes {
+        FirstBytes(std::array::from_fn(|it| self.0[it].saturating_sub(earlier.0[it])))
+    }
+
+    /// The time in seconds that `per_mille` of all did not exceed, as `histogram_quantile` of
+    /// Prometheus estimates it: within its bucket, so less than a doubling off; `None` without any.
+    #[must_use]
+    pub fn quantile(&self, per_mille: u32) -> Option<f64> {
+        let rank = self.0.iter().sum::<u64>() as f64 * f64::from(per_mille.min(1000)) / 1000.0;
+        let mut below = 0.0;
+        for (index, count) in self.0.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let count = *count as f64;
+            if below + count >= rank {
+                let least = index.checked_sub(1).map_or(0.0, bound_of);
+                let width = if index < BUCKETS - 1 { bound_of(index) - least } else { 0.0 };
+                return Some(least + width * (rank - below) / count);
+            }
+            below += count;
+        }
+        None
+    }
+}
+
+/// What lies in a bucket is below this many seconds.
+fn bound_of(bucket: usize) -> f64 {
+    (1_u64 << (FIRST_BOUND_BITS + bucket)) as f64 / 1e9
 }
 
 /// Where the buckets and the sum of times stand among a backend's numbers.
@@ -177,5 +221,30 @@ mod tests {
         [Duration::ZERO, Duration::MAX].into_iter().for_each(|time| table.record(0, time));
         let (_, counts) = totals_of(&table, 0).first_bytes();
         assert_eq!((counts[0].1, counts[22].1), (1, 1));
+    }
+
+    #[test]
+    fn a_quantile_is_read_within_its_bucket() {
+        let check = |times: &[u64], per_mille: u32, expected: Option<f64>| {
+            let table = BackendTable::new(1);
+            times.iter().for_each(|micros| table.record(0, Duration::from_micros(*micros)));
+            let mut found = FirstBytes::default();
+            table.add_first_bytes_to(0, &mut found);
+            let found = found.quantile(per_mille);
+            assert!(
+                found == expected
+                    || found.zip(expected).is_some_and(|(a, b)| (a - b).abs() < b * 1e-6),
+                "{times:?}, {per_mille}: {found:?}"
+            );
+        };
+        check(&[], 500, None);
+        // Between 32.768 µs and 65.536 µs.
+        check(&[40], 500, Some(49.152e-6));
+        check(&[40, 40, 40, 40], 250, Some(40.96e-6));
+        check(&[1], 1000, Some(32.768e-6));
+        check(&[1, 1, 1, 40], 990, Some(64.22528e-6));
+        check(&[100_000_000], 500, Some(68.719_476_736));
+        let (now, then) = (FirstBytes([3; BUCKETS]), FirstBytes([1; BUCKETS]));
+        assert_eq!(now.since(&then), FirstBytes([2; BUCKETS]));
     }
 }

@@ -64,14 +64,7 @@ pub(super) struct Backend {
     pub(super) backup: bool,
     pub(super) in_flight: u32,
     pub(super) requests: u64,
-    pub(super) last_second: Rate,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Rate {
-    pub(super) requests: f64,
-    pub(super) errors: f64,
+    pub(super) last_second: Figures,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

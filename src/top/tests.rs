@@ -16,7 +16,8 @@ fn backend(name: &str, state: &str, rate: f64) -> serde_json::Value {
     json!({
         "id": format!("default/{name}:80"), "state": state, "why": format!("why {name}"),
         "since": "2026-01-01T00:00:00Z", "weight": 2, "effective_weight": 0.5, "in_flight": 7,
-        "requests": 1_234_567, "last_second": {"requests": rate, "errors": 0.5}, "later": "field",
+        "requests": 1_234_567, "last_second": {"requests": rate, "errors": 0.5, "p50_seconds": 0.000_8,
+            "p99_seconds": 0.034_2}, "later": "field",
     })
 }
 
@@ -94,6 +95,8 @@ fn a_wide_screen_shows_everything() {
             "2 (0.50)",
             "1,234,567",
             "why c",
+            "P50 / P99",
+            "800 µs / 34.2 ms",
             "0 on core 3",
             "42%",
             "1,000",

@@ -13,7 +13,7 @@ use crate::support::proxy::{Flags, Proxy};
 use crate::support::upstream::{Health, Upstream};
 use crate::support::{SOON, Scratch, wait_until};
 
-const TOKEN: &str = "0123456789abcdef-of-the-tests";
+pub const TOKEN: &str = "0123456789abcdef-of-the-tests";
 
 pub fn admin(upstreams: &[&Upstream]) -> Flags {
     Flags::to(upstreams).with("--admin", "127.0.0.1:0")
@@ -221,8 +221,13 @@ pub struct Events(Client, String);
 
 impl Events {
     pub fn listen(addr: SocketAddr) -> Events {
+        Events::listen_as(addr, "")
+    }
+
+    /// The same with these header lines.
+    pub fn listen_as(addr: SocketAddr, headers: &str) -> Events {
         let mut client = Client::connect(addr);
-        client.send(format!("GET /api/v1/events HTTP/1.0\r\nHost: {addr}\r\n\r\n"));
+        client.send(format!("GET /api/v1/events HTTP/1.0\r\nHost: {addr}\r\n{headers}\r\n"));
         let head = client.wire.head().unwrap();
         assert_eq!((head.status(), head.get("content-type")), (200, Some("text/event-stream")));
         Events(client, String::new())

@@ -1,10 +1,12 @@
-//! The dashboard in headless Chromium: its numbers against the metrics and what a client sent, a drain
-//! by keyboard, a token, a lost link, a phone. Pictures are kept under tests/output.
+//! The dashboard in headless Chromium: its numbers against the metrics and what a client sent, changes
+//! by keyboard and of the real API, a token, a lost link, a phone. Pictures are kept under tests/output.
 
 use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
+use crate::admin::{get, json_of};
+use crate::admin_writes::{BACKENDS, authority, send};
 use crate::support::admin::Admin;
 use crate::support::browser::Browser;
 use crate::support::client::Client;
@@ -172,6 +174,65 @@ fn a_backend_is_drained_and_weighted_by_keyboard_alone() {
     admin.set_status(&status_of("draining", "drain", 7, 43));
     browser.wait_for("document.querySelectorAll('#backends tr[data-state=draining]').length === 1");
     assert_eq!(cell(&mut browser, "[::1]:80", "Weight"), "7");
+    browser.close();
+}
+
+/// Opens the dialog for a backend of the real API and fills it in.
+fn fill_change(browser: &mut Browser, authority: &str, mode: &str, weight: u32) {
+    browser.value(&format!(
+        "[...document.querySelectorAll('#backends tr[data-state]')]\
+         .find((row) => row.item.address === {authority:?}).querySelector('td.act button').click()"
+    ));
+    browser.wait_for("document.querySelector('#change').open");
+    browser.value(&format!(
+        "(() => {{ const form = document.querySelector('#change-form'); \
+         form.elements.mode.value = {mode:?}; document.querySelector('#weight').value = {weight}; \
+         form.dispatchEvent(new Event('input')); }})()"
+    ));
+}
+
+#[test]
+fn a_backend_of_the_real_api_is_drained_weighted_and_taken_back() {
+    const APPLY: &str = "document.querySelector('#change-apply').click()";
+    const CLOSED: &str = "!document.querySelector('#change').open";
+    let [one, two] = ["one", "two"].map(|body| Upstream::answering(ok(body, false)));
+    let proxy = Flags::to(&[&one, &two]).with("--admin", "127.0.0.1:0").start();
+    let addr = proxy.admin_addr();
+    let authority = authority(&one);
+    let path = format!("{BACKENDS}/{authority}");
+    let told = |field: &str| json_of(&get(addr, &path).expect(200))[field].clone();
+    let mut browser = Browser::start();
+    browser.resize(1400, 900);
+    browser.open(&format!("http://{addr}/"));
+    browser.wait_for("document.querySelectorAll('#backends tr[data-state=up]').length === 2");
+
+    fill_change(&mut browser, &authority, "drain", 7);
+    browser.value(APPLY);
+    browser.wait_for(CLOSED);
+    assert_eq!((told("mode"), told("weight")), ("drain".into(), 7.into()));
+    browser.wait_for("document.querySelectorAll('#backends tr[data-state=draining]').length === 1");
+    assert_eq!(cell(&mut browser, &authority, "Weight"), "7");
+    let mut client = proxy.client();
+    wait_until("its place is left", SOON, || client.get("/").expect(200).text() == "two");
+    assert!((0..20).all(|_| client.get("/").expect(200).text() == "two"));
+
+    // Somebody else is faster; what is applied then is what the page shows.
+    fill_change(&mut browser, &authority, "ready", 1);
+    send(addr, &format!("PATCH {path}"), "", r#"{"weight":9}"#).expect(200);
+    browser.value(APPLY);
+    browser.wait_for("document.querySelector('#change-error').textContent.includes('else')");
+    assert_eq!((told("mode"), told("weight")), ("drain".into(), 9.into()));
+    browser.wait_for("document.querySelector('#change-sum').textContent.includes('weight 9 → 1')");
+    browser.value(APPLY);
+    browser.wait_for(CLOSED);
+    assert_eq!((told("mode"), told("weight")), ("ready".into(), 1.into()));
+    browser.wait_for("document.querySelectorAll('#backends tr[data-state=up]').length === 2");
+    wait_until("its times are shown", SOON, || {
+        client.get("/").expect(200);
+        client.get("/").expect(200);
+        cell(&mut browser, &authority, "p50 / p99").contains("s / ")
+    });
+    browser.keep_picture("dashboard-changed.png");
     browser.close();
 }
 

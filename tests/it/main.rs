@@ -14,7 +14,11 @@ mod abuse;
 mod access_log;
 /// The admin API: what it answers and refuses, its events, and that it delays nothing.
 mod admin;
-/// What the admin API changes: backends under load, two writers at once, a drain; its OpenAPI document.
+/// The admin API's OpenAPI document: answers, changes and refusals are what it says.
+mod admin_document;
+/// Clients of the admin API that hardly read: others are answered, and they are cut.
+mod admin_flood;
+/// What the admin API changes: backends under load, two writers at once, a drain.
 mod admin_writes;
 /// Every row of the error table: status, fate of the connection, Proxy-Status.
 mod answers;

@@ -1,9 +1,12 @@
-//! SIGHUP: the file is read again and becomes one more snapshot, or is refused whole.
+//! SIGHUP, or the admin API: the file is read again and becomes one more snapshot, or is refused whole.
 
 use std::path::PathBuf;
 
 use rustix::process::Signal;
+use serde_json::json;
 
+use crate::admin::{check_problem, json_of};
+use crate::admin_writes::send;
 use crate::support::load::{Fate, Load, Reuse};
 use crate::support::proxy::{Flags, Proxy};
 use crate::support::upstream::{Upstream, ok};
@@ -24,7 +27,8 @@ impl Filed {
         let scratch = Scratch::new("reload");
         let path = scratch.join("lane.toml");
         std::fs::write(&path, text).unwrap();
-        let proxy = Flags::to(&[]).with("--config", &path.display().to_string()).start();
+        let flags = Flags::none().with("--config", &path.display().to_string());
+        let proxy = flags.with("--admin", "127.0.0.1:0").start();
         Filed { proxy, path, _scratch: scratch }
     }
 
@@ -92,6 +96,29 @@ fn pools_and_routes_come_and_go_and_what_is_refused_changes_nothing() {
     filed.reload(&b, DONE);
     wait_until("the old route is gone", SOON, || filed.get("/").0 == 404);
     assert_eq!(filed.get("/b"), (200, "two".to_owned()));
+    filed.proxy.drain();
+}
+
+#[test]
+fn the_admin_api_reloads_as_sighup_does_and_says_what_is_refused() {
+    let (one, two) = (Upstream::answering(ok("one", false)), Upstream::answering(ok("two", false)));
+    let a = pool("a", &[&one], "") + "[[routes]]\npool = \"a\"\n";
+    let b = pool("b", &[&two], "") + "[[routes]]\npool = \"b\"\npath-prefix = \"/b\"\n";
+    let mut filed = Filed::start(&a);
+    let reload = |text: &str| {
+        std::fs::write(&filed.path, text).unwrap();
+        send(filed.proxy.admin_addr(), "POST /api/v1/reload", "", "{}")
+    };
+    let done = reload(&format!("drain-timeout = \"7s\"\n{a}{b}")).expect(200);
+    assert_eq!(json_of(&done), json!({ "needs_restart": ["drain-timeout"] }));
+    wait_until("the new pool answers", SOON, || filed.get("/b") == (200, "two".to_owned()));
+    for (text, word) in [(format!("{a}retires = 1\n"), "retires"), ("[[".to_owned(), "lane.toml:1")]
+    {
+        check_problem(&reload(&text), 422, word);
+        assert_eq!((filed.get("/b").1, filed.get("/").1), ("two".to_owned(), "one".to_owned()));
+    }
+    assert_eq!(json_of(&reload(&a).expect(200)), json!({ "needs_restart": [] }));
+    wait_until("the pool is gone", SOON, || filed.get("/b") == (200, "one".to_owned()));
     filed.proxy.drain();
 }
 

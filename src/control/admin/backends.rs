@@ -171,8 +171,8 @@ fn shown(api: &Api, status: StatusCode, view: &BackendView) -> Response {
 }
 
 fn document(api: &Api, status: StatusCode, view: &BackendView, is_kept: bool) -> Response {
-    let rate = api.history().rate_of(view.slot);
-    let mut backend = Backend::of(view, rate);
+    let last_second = api.history().last_second_of(view.slot);
+    let mut backend = Backend::of(view, last_second);
     backend.kept = (!is_kept).then_some(false);
     let mut response = (status, Json(backend)).into_response();
     if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", view.revision)) {

@@ -70,6 +70,8 @@ impl hyper::body::Body for Stream {
     }
 }
 
+/// The media type of events (HTML Living Standard §9.2.3).
+pub(super) const MEDIA_TYPE: &str = "text/event-stream";
 /// The most listeners at once.
 pub(super) const LISTENERS_MAX: usize = 32;
 /// The most events that wait for a listener: eight seconds of `status`.

@@ -64,7 +64,7 @@ pub(super) async fn explain(
     State(api): State<Arc<Api>>,
     query: Query,
 ) -> Result<Response, Problem> {
-    let asked = Asked::of(query)?;
+    let asked = Asked::of(query, api.config.listeners.len())?;
     let explanation = asked.explain(&api.published.load(), &api.lanes)?;
     Ok(Json(explanation).into_response())
 }
@@ -79,15 +79,18 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(mut query: Query) -> Result<Asked, Problem> {
+    fn of(mut query: Query, listeners: usize) -> Result<Asked, Problem> {
         let pool = query.take("pool");
         let method = query.take("method").unwrap_or_else(|| "GET".to_owned());
         let path = query.take("path").unwrap_or_else(|| "/".to_owned());
         let host = query.take("host").unwrap_or_else(|| "localhost".to_owned());
         let listener = match query.take("listener") {
-            Some(text) => text.parse().map_err(|_no| {
-                Problem::field("listener", "give its number, 0 for the first --listen")
-            })?,
+            Some(text) => {
+                text.parse().ok().filter(|number| *number < listeners).ok_or_else(|| {
+                    let most = listeners.saturating_sub(1);
+                    Problem::field("listener", format!("give its number, 0 to {most}"))
+                })?
+            }
             None => 0,
         };
         let client = match query.take("client") {

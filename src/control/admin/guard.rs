@@ -66,6 +66,11 @@ impl Guard {
 
     /// An address cannot be made to mean another machine, as a name can.
     fn is_expected(&self, host: &Authority) -> bool {
+        // A user before the host, or no number behind it, is nothing that anybody sends.
+        let port = host.as_str().strip_prefix(host.host());
+        if !port.is_some_and(|port| port.is_empty() || host.port_u16().is_some()) {
+            return false;
+        }
         let name = host.host().to_ascii_lowercase();
         let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
         literal.unwrap_or(&name).parse::<std::net::IpAddr>().is_ok()
@@ -94,7 +99,7 @@ impl Guard {
 
     fn check_token(&self, request: &Parts) -> Result<(), Problem> {
         let Some(token) = &self.token else { return Ok(()) };
-        if request.method.is_safe() && PUBLIC.contains(&request.uri.path()) {
+        if is_public(request) {
             return Ok(());
         }
         let Some(given) = request.headers.get(AUTHORIZATION) else {
@@ -112,6 +117,11 @@ impl Guard {
                       Authorization: Bearer TOKEN";
         Err(Problem::new(Kind::TokenWrong, detail))
     }
+}
+
+/// Whether anybody may ask for it.
+pub(super) fn is_public(request: &Parts) -> bool {
+    request.method.is_safe() && PUBLIC.contains(&request.uri.path())
 }
 
 /// Demands JSON of what has a body and changes something.
@@ -132,7 +142,7 @@ fn check_content_type(request: &Parts) -> Result<(), Problem> {
 }
 
 /// What needs no token: whether the process is well, and the page that asks for the token.
-pub(super) const PUBLIC: [&str; 3] = ["/", "/healthz", "/readyz"];
+const PUBLIC: [&str; 3] = ["/", "/healthz", "/readyz"];
 const SCHEME: &[u8] = b"Bearer ";
 
 #[cfg(test)]
@@ -185,6 +195,9 @@ mod tests {
             ("evil.example:9900", foreign),
             ("127.0.0.1.evil.example", foreign),
             ("localhost.evil.example", foreign),
+            ("evil@127.0.0.1", foreign),
+            ("127.0.0.1:", foreign),
+            ("127.0.0.1:port", foreign),
             ("", foreign),
         ] {
             check(&guard, "GET /api/v1/status", &[("Host", host)], expected);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::status::Time;
 use crate::control::prometheus::busy_time;
-use crate::metrics::{Counter, Distribution, Lanes, Latency, StatusClass};
+use crate::metrics::{Counter, Distribution, FirstBytes, Lanes, Latency, StatusClass};
 use crate::upstream::endpoint::Slot;
 use crate::upstream::snapshot::Snapshot;
 
@@ -18,7 +18,7 @@ use crate::upstream::snapshot::Snapshot;
 pub(super) struct History {
     points: VecDeque<Point>,
     last: Reading,
-    endpoints: HashMap<Slot, Rate>,
+    endpoints: HashMap<Slot, Figures>,
     /// By worker.
     busy: Vec<Option<f64>>,
 }
@@ -32,20 +32,15 @@ pub(super) struct Point {
     pub(super) figures: Figures,
 }
 
-/// What one second was like; errors are answers with a 5xx, times are of requests that ended in it.
+/// What one second was like. For all together, errors are answers with a 5xx, and times those of
+/// requests that ended in it; for one endpoint, requests that failed on it, and times until an
+/// answer's head had come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Figures {
     requests: f64,
     errors: f64,
     p50_seconds: Option<f64>,
     p99_seconds: Option<f64>,
-}
-
-/// Requests a second on one endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Rate {
-    requests: f64,
-    errors: f64,
 }
 
 /// The sums at one time.
@@ -55,9 +50,17 @@ struct Reading {
     requests: u64,
     errors: u64,
     times: Distribution,
-    endpoints: HashMap<Slot, (u32, u32)>,
+    endpoints: HashMap<Slot, EndpointReading>,
     /// By worker, its processor time so far, where the kernel tells.
     busy: Vec<Option<Duration>>,
+}
+
+/// The sums of one endpoint.
+#[derive(Debug)]
+struct EndpointReading {
+    succeeded: u32,
+    failed: u32,
+    first_bytes: FirstBytes,
 }
 
 impl History {
@@ -76,7 +79,7 @@ impl History {
     pub(super) fn sample(&mut self, lanes: &Lanes, snapshot: &Snapshot, at: SystemTime) {
         let reading = Reading::of(lanes, snapshot, Instant::now());
         let figures = reading.since(&self.last);
-        self.endpoints = reading.rates_since(&self.last);
+        self.endpoints = reading.endpoints_since(&self.last);
         self.busy = reading.busy_since(&self.last);
         self.last = reading;
         if self.points.len() == POINTS_MAX {
@@ -101,7 +104,7 @@ impl History {
     }
 
     /// The last second of one endpoint.
-    pub(super) fn rate_of(&self, slot: Slot) -> Rate {
+    pub(super) fn last_second_of(&self, slot: Slot) -> Figures {
         self.endpoints.get(&slot).copied().unwrap_or_default()
     }
 }
@@ -115,10 +118,7 @@ impl Reading {
             errors: lanes.sum_status(StatusClass::ServerError),
             times: lanes.distribution(Latency::Total),
             endpoints: endpoints
-                .map(|endpoint| {
-                    let number = endpoint.slot.number;
-                    (endpoint.slot, (lanes.succeeded(number), lanes.failed(number)))
-                })
+                .map(|endpoint| (endpoint.slot, EndpointReading::of(lanes, endpoint.slot.number)))
                 .collect(),
             busy: (0..lanes.len()).map(|worker| busy_time(lanes.lane(worker))).collect(),
         }
@@ -144,21 +144,39 @@ impl Reading {
         }
     }
 
-    fn rates_since(&self, last: &Reading) -> HashMap<Slot, Rate> {
+    fn endpoints_since(&self, last: &Reading) -> HashMap<Slot, Figures> {
         let per_second = self.per_second_since(last);
-        let rate = |(slot, (succeeded, failed)): (&Slot, &(u32, u32))| {
-            let (succeeded_then, failed_then) = *last.endpoints.get(slot)?;
-            let errors = failed.wrapping_sub(failed_then);
-            let requests = succeeded.wrapping_sub(succeeded_then).wrapping_add(errors);
-            let (requests, errors) = (per_second(requests.into()), per_second(errors.into()));
-            Some((*slot, Rate { requests, errors }))
+        let figures = |(slot, now): (&Slot, &EndpointReading)| {
+            Some((*slot, now.since(last.endpoints.get(slot)?, &per_second)))
         };
-        self.endpoints.iter().filter_map(rate).collect()
+        self.endpoints.iter().filter_map(figures).collect()
     }
 
     fn per_second_since(&self, last: &Reading) -> impl Fn(u64) -> f64 + use<> {
         let elapsed = self.at.saturating_duration_since(last.at).max(ELAPSED_MIN);
         move |count| count as f64 / elapsed.as_secs_f64()
+    }
+}
+
+impl EndpointReading {
+    fn of(lanes: &Lanes, slot: u32) -> EndpointReading {
+        EndpointReading {
+            succeeded: lanes.succeeded(slot),
+            failed: lanes.failed(slot),
+            first_bytes: lanes.first_bytes(slot),
+        }
+    }
+
+    fn since(&self, last: &EndpointReading, per_second: impl Fn(u64) -> f64) -> Figures {
+        let errors = self.failed.wrapping_sub(last.failed);
+        let requests = self.succeeded.wrapping_sub(last.succeeded).wrapping_add(errors);
+        let times = self.first_bytes.since(&last.first_bytes);
+        Figures {
+            requests: per_second(requests.into()),
+            errors: per_second(errors.into()),
+            p50_seconds: times.quantile(500),
+            p99_seconds: times.quantile(990),
+        }
     }
 }
 
@@ -205,5 +223,27 @@ mod tests {
         assert!(figures.requests > 0.0 && figures.errors == 0.0, "{figures:?}");
         let p99 = figures.p99_seconds.unwrap();
         assert!((0.0009..0.0011).contains(&p99), "{p99}");
+    }
+
+    #[test]
+    fn an_endpoints_second_has_its_own_rates_and_times() {
+        let lanes = Lanes::new(2, 2);
+        lanes.lane(0).record_first_byte(1, Duration::from_secs(10));
+        lanes.lane(0).add_success(1);
+        let then = EndpointReading::of(&lanes, 1);
+        for worker in 0..2 {
+            lanes.lane(worker).record_first_byte(1, Duration::from_millis(3));
+            lanes.lane(worker).record_first_byte(0, Duration::from_secs(10));
+            lanes.lane(worker).add_success(1);
+        }
+        lanes.lane(1).add_failure(1);
+        let figures = EndpointReading::of(&lanes, 1).since(&then, |count| count as f64);
+        assert_eq!((figures.requests, figures.errors), (3.0, 1.0));
+        for seconds in [figures.p50_seconds, figures.p99_seconds] {
+            assert!(seconds.is_some_and(|it| (0.002..0.0042).contains(&it)), "{figures:?}");
+        }
+        let idle = EndpointReading::of(&lanes, 1);
+        let figures = idle.since(&EndpointReading::of(&lanes, 1), |count| count as f64);
+        assert_eq!(figures, Figures::default());
     }
 }

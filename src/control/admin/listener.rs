@@ -57,6 +57,8 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<Listener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    // The accepted sockets have it, too.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     let socket = std::net::TcpListener::from(socket);
@@ -106,6 +108,8 @@ impl Drop for SocketFile {
     }
 }
 
+/// What the kernel keeps of answers for a client that does not read; it takes twice as much.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
 /// Read and write for the owner.

@@ -109,7 +109,7 @@ pub(super) async fn events(State(api): State<Arc<Api>>) -> Result<Response, Prob
         let detail = format!("{most} clients listen to events, which is the most; end one of them");
         return Err(Problem::new(Kind::Busy, detail));
     };
-    Ok(([(CONTENT_TYPE, "text/event-stream")], Body::new(stream)).into_response())
+    Ok(([(CONTENT_TYPE, super::events::MEDIA_TYPE)], Body::new(stream)).into_response())
 }
 
 /// A change as an event and the list of snapshots show it.

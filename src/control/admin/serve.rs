@@ -1,17 +1,17 @@
 //! The connections of the admin API: how many, how long, and what each request passes first.
 //!
 //! Runs on the control thread beside probes and publishing, so everything here is bounded: while
-//! all places are taken, the connection that has lain idle longest goes first.
+//! all places are taken, connections lose theirs in the order that `presence` says.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Request, Response};
 use axum::response::IntoResponse;
 use hyper::body::Incoming;
@@ -23,9 +23,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::guard::Guard;
+use super::events;
+use super::guard::{self, Guard};
 use super::listener::{Bound, SocketFile};
-use super::presence::{Held, Presence};
+use super::presence::{Asked, Held, Presence};
 use super::problem::{Kind, Problem};
 use super::stall::Stalling;
 
@@ -41,13 +42,15 @@ pub(super) async fn run(socket: Bound, guard: Guard, router: Router) {
     let mut connections = Connections::default();
     let app = Arc::new(App { guard, router });
     loop {
-        connections.make_room().await;
         tokio::select! {
             ended = connections.tasks.join_next_with_id(), if !connections.tasks.is_empty() => {
                 connections.forget(ended);
             }
             accepted = socket.accept() => match accepted {
-                Ok(stream) => connections.take_up(stream, Arc::clone(&app)),
+                Ok(stream) => {
+                    connections.make_room().await;
+                    connections.take_up(stream, Arc::clone(&app));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the admin API cannot accept a connection now");
                     sleep(ACCEPT_BACK_OFF).await;
@@ -99,11 +102,15 @@ struct App {
 struct Connections {
     tasks: JoinSet<()>,
     open: HashMap<Id, (AbortHandle, Arc<Presence>)>,
+    /// How many have lost their places to others,
+    ousted: u64,
+    /// and when the log said so last.
+    told: Option<Instant>,
 }
 
 impl Connections {
     fn take_up(&mut self, stream: Stream, app: Arc<App>) {
-        let presence = Arc::new(Presence::new());
+        let presence = Arc::new(Presence::new(Instant::now()));
         let task = match stream {
             Stream::Tcp(stream) => {
                 if let Err(error) = stream.set_nodelay(true) {
@@ -116,24 +123,32 @@ impl Connections {
         self.open.insert(task.id(), (task, presence));
     }
 
-    /// Waits until there is a place. The longest idle connection gives up its own, but none that
-    /// has had less than `IDLE_GRACE` to send its request.
+    /// Waits until there is a place for one more, and makes one as soon as that is right.
     async fn make_room(&mut self) {
         while self.open.len() >= CONNS_MAX {
-            let idle = self.open.values().filter_map(|(task, presence)| {
-                presence.idle_for().map(|idle_for| (idle_for, task))
-            });
-            let wait = match idle.max_by_key(|(idle_for, _)| *idle_for) {
-                Some((idle_for, task)) if idle_for >= IDLE_GRACE => {
-                    task.abort();
-                    IDLE_GRACE
-                }
-                Some((idle_for, _)) => IDLE_GRACE.saturating_sub(idle_for),
-                None => IDLE_GRACE,
-            };
-            if let Ok(ended) = timeout(wait, self.tasks.join_next_with_id()).await {
+            self.oust(Instant::now());
+            if let Ok(ended) = timeout(ROOM_INTERVAL, self.tasks.join_next_with_id()).await {
                 self.forget(ended);
             }
+        }
+    }
+
+    /// Ends the connection whose place another may have soonest, if there is one.
+    fn oust(&mut self, now: Instant) {
+        let claims = self
+            .open
+            .values()
+            .filter_map(|(task, presence)| presence.claim(now).map(|claim| (claim, task)));
+        let Some((claim, task)) = claims.max_by_key(|(claim, _)| *claim) else { return };
+        task.abort();
+        self.ousted += 1;
+        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_INTERVAL) {
+            self.told = Some(now);
+            tracing::warn!(
+                ousted = self.ousted,
+                last = ?claim,
+                "more than {CONNS_MAX} clients of the admin API: some lose their places to others"
+            );
         }
     }
 
@@ -158,12 +173,12 @@ async fn converse<S>(stream: S, app: Arc<App>, presence: Arc<Presence>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = TokioIo::new(Stalling::new(stream, WRITE_TIMEOUT));
+    let stream = TokioIo::new(Stalling::new(stream, WRITE_TIMEOUT, Arc::clone(&presence)));
     let handler = service_fn(move |request| {
         let (app, held) = (Arc::clone(&app), Held::new(Arc::clone(&presence)));
         // Boxed, since only what can be moved gives the socket back at the end.
         Box::pin(async move {
-            let response = answer(&app, request).await;
+            let response = answer(&app, request, &held).await;
             Ok::<_, Infallible>(response.map(|body| Body::new(held.with(body))))
         })
     });
@@ -185,10 +200,13 @@ where
 }
 
 /// Applies the rules, then lets a handler answer in time.
-async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
+async fn answer(app: &App, request: Request<Incoming>, held: &Held) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut response = match app.guard.check(&parts) {
         Ok(()) => {
+            if !guard::is_public(&parts) {
+                held.note(Asked::Private);
+            }
             let request = Request::from_parts(parts, Body::new(body));
             let service = TowerToHyperService::new(app.router.clone());
             match timeout(REQUEST_TIMEOUT, service.call(request)).await {
@@ -206,6 +224,9 @@ async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
         }
     };
     let headers = response.headers_mut();
+    if headers.get(CONTENT_TYPE).is_some_and(|it| it == events::MEDIA_TYPE) {
+        held.note(Asked::Events);
+    }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -240,16 +261,18 @@ async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     }
 }
 
-/// The most connections; more wait in the kernel.
+/// The most connections; one more waits for a place, others in the kernel.
 pub(super) const CONNS_MAX: usize = 128;
-/// What a connection has to send its first request in, before it may lose its place.
-const IDLE_GRACE: Duration = Duration::from_millis(250);
+/// How often one is looked for that may lose its place, while all are taken,
+const ROOM_INTERVAL: Duration = Duration::from_millis(50);
+/// and how often the log says so at most.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// From a connection's start, or its last answer, to the end of a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the end of a request's head to the beginning of its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of an answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// What is read after the last answer, and for how long.

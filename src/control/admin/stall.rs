@@ -5,11 +5,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+
+use super::presence::Presence;
 
 /// A socket with a limit on how long a write may wait.
 #[derive(Debug)]
@@ -18,11 +21,13 @@ pub(super) struct Stalling<S> {
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
     limit: Duration,
+    /// Is told when a write waits.
+    presence: Arc<Presence>,
 }
 
 impl<S> Stalling<S> {
-    pub(super) fn new(socket: S, limit: Duration) -> Stalling<S> {
-        Stalling { socket, stalled: None, limit }
+    pub(super) fn new(socket: S, limit: Duration, presence: Arc<Presence>) -> Stalling<S> {
+        Stalling { socket, stalled: None, limit, presence }
     }
 
     /// Starts or stops the clock by what a write gave.
@@ -32,11 +37,15 @@ impl<S> Stalling<S> {
         wrote: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if wrote.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.presence.set_blocked(false);
+            }
             return wrote;
         }
-        let limit = self.limit;
-        let clock = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        let clock = self.stalled.get_or_insert_with(|| {
+            self.presence.set_blocked(true);
+            Box::pin(sleep(self.limit))
+        });
         match clock.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -88,16 +97,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    fn presence() -> Arc<Presence> {
+        Arc::new(Presence::new(Instant::now()))
+    }
 
     #[test]
     fn a_write_that_nobody_reads_fails_and_one_that_is_read_goes_on() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (here, mut there) = tokio::io::duplex(16);
-            let mut socket = Stalling::new(here, Duration::from_millis(20));
+            let mut socket = Stalling::new(here, Duration::from_millis(20), presence());
             let reading = async {
                 let mut bytes = [0; 64];
                 there.read_exact(&mut bytes).await.unwrap();

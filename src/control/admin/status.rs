@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use super::Api;
-use super::history::{Figures, History, Rate};
+use super::history::{Figures, History};
 use crate::config::{Mode, Policy};
 use crate::control::{BackendView, PoolView};
 use crate::error::Cause;
@@ -91,7 +91,7 @@ pub(super) struct Backend {
     in_flight: u32,
     requests: u32,
     failures: u32,
-    last_second: Rate,
+    last_second: Figures,
     /// False in the answer to a change that a restart would forget; left out elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kept: Option<bool>,
@@ -164,7 +164,7 @@ impl Totals {
 
 impl Pool {
     pub(super) fn of(history: &History, pool: &PoolView) -> Pool {
-        let backend = |view: &BackendView| Backend::of(view, history.rate_of(view.slot));
+        let backend = |view: &BackendView| Backend::of(view, history.last_second_of(view.slot));
         Pool {
             name: pool.name.clone(),
             policy: name_of(pool.policy),
@@ -175,7 +175,7 @@ impl Pool {
 }
 
 impl Backend {
-    pub(super) fn of(view: &BackendView, last_second: Rate) -> Backend {
+    pub(super) fn of(view: &BackendView, last_second: Figures) -> Backend {
         Backend {
             id: view.id.clone(),
             address: view.authority.clone(),

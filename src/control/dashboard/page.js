@@ -343,6 +343,10 @@ const backendColumns = [
       cell.classList.toggle("has", (it.last_second?.errors ?? 0) > 0);
     },
   },
+  {
+    name: "latency", label: "p50 / p99", kind: "num two", first: -1, value: (it) => it.last_second?.p99_seconds ?? -1,
+    fill: plain((it) => it.last_second?.p50_seconds == null ? "–" : `${seconds(it.last_second.p50_seconds)} / ${seconds(it.last_second.p99_seconds)}`),
+  },
   { name: "flight", label: "In flight", kind: "num", first: -1, value: (it) => it.in_flight, fill: plain((it) => it.max_conns ? `${count(it.in_flight)} / ${count(it.max_conns)}` : count(it.in_flight)) },
   { name: "requests", label: "Requests", kind: "num", first: -1, value: (it) => it.requests, fill: plain((it) => count(it.requests)) },
   { name: "failures", label: "Failures", kind: "num", first: -1, value: (it) => it.failures, fill: plain((it) => count(it.failures)) },
