@@ -81,7 +81,7 @@ fn config(addr: SocketAddr, endpoints: usize, interval: Duration) -> Config {
 fn measure(config: &Config, time: Duration) {
     let (_sender, outcomes) = outcome::channel();
     let bell = Bell(Box::new(|| {}));
-    let control = Control::start(config, Lanes::new(1, SLOTS_MAX), outcomes, bell)
+    let control = Control::start(config, Lanes::new(1, SLOTS_MAX), outcomes, bell, None)
         .expect("the control thread");
     control.first_round().recv().expect("the first round");
     let (began, before) = (Instant::now(), processor_time());

@@ -21,7 +21,7 @@ use signal_hook::consts::SIGTERM;
 use crate::access_log::AccessLog;
 use crate::config::{Config, SLOTS_MAX};
 use crate::control::admin::{self, Api};
-use crate::control::{Bell, Control, Handle};
+use crate::control::{Bell, Control, Handle, StateLock};
 use crate::error::{Cause, StartError};
 use crate::metrics::{Counter, Lanes, Latency};
 use crate::process::{Phase, Process};
@@ -97,6 +97,8 @@ impl Server {
                 Mailbox::new().map_err(|error| StartError::Resource("a mailbox", error))?;
             posts.push(Post { core: *core, listeners: Vec::new(), mailbox, inbox, restarts: 0 });
         }
+        // Before anything listens: whoever is refused must not have taken a client.
+        let state = config.registry.state_file.as_deref().map(StateLock::of).transpose()?;
         let mut addrs = Vec::new();
         for listener in &config.listeners {
             let sockets = listen(listener, workers)?;
@@ -114,7 +116,7 @@ impl Server {
         let access_log = access_log.map(|it| AccessLog::start(it, lanes.clone())).transpose()?;
         let waitlist = Waitlist::new(mailboxes_of(&posts), config.queue_max);
         let (outcomes, received) = outcome::channel();
-        let control = Control::start(&config, lanes.clone(), received, bell_of(&posts))?;
+        let control = Control::start(&config, lanes.clone(), received, bell_of(&posts), state)?;
         let (event_sender, events) = crossbeam::channel::bounded(EVENTS_MAX);
         let process = Arc::new(Process::new(&config.workers.cores, drain_by(&event_sender)));
         if let (Some(listener), Some(admin)) = (admin, &config.admin) {

@@ -143,6 +143,8 @@ pub enum Refusal {
     UnknownEpoch(u64),
     /// Changes are written to etcd, and this backend is another source's.
     Elsewhere(String, Source),
+    /// The backend's key in etcd holds something else.
+    KeyTaken(String),
     /// Somebody else was first to change it in etcd.
     Overtaken(String),
     /// etcd has not done it, and why; nothing changed.
@@ -191,6 +193,10 @@ impl fmt::Display for Refusal {
                 "{id:?} comes from {source}, and changes are written to etcd; change it in {source}, \
                  or start corelane with --admin-writes local"
             ),
+            Refusal::KeyTaken(key) => write!(
+                f,
+                "the key {key:?} in etcd holds something else, which would be lost; delete it first"
+            ),
             Refusal::Overtaken(id) => write!(
                 f,
                 "somebody else has changed {id:?} in etcd meanwhile; read it again and decide anew"
@@ -211,7 +217,7 @@ impl From<Unwritten> for Refusal {
         match unwritten {
             Unwritten::Untouched(reason) => Refusal::EtcdAway(reason),
             Unwritten::Unknown(reason) => Refusal::EtcdUnknown(reason),
-            Unwritten::Taken(key) => Refusal::Exists(key),
+            Unwritten::Taken(key) => Refusal::KeyTaken(key),
         }
     }
 }

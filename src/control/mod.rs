@@ -25,7 +25,6 @@ mod view;
 mod watches;
 
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -36,7 +35,7 @@ use crate::config::{Config, EtcdConfig, PoolConfig, Source};
 use crate::control::pools::Pools;
 use crate::control::publish::{Ears, Publisher};
 use crate::control::registry::Registry;
-use crate::control::saver::{Lock, Saver};
+use crate::control::saver::Saver;
 use crate::control::state_file::Kept;
 use crate::control::thread::Thread;
 use crate::control::watches::Watches;
@@ -51,6 +50,7 @@ pub use crate::health::vitals::Vitals;
 pub use handle::{CHANGES_MAX, Done, Handle, Patch, Refusal, SNAPSHOTS_MAX};
 pub use publish::Bell;
 pub use reload::Reading;
+pub use saver::StateLock;
 pub use view::{BackendView, Change, Difference, PoolView, Revision, Shown, State};
 
 /// The running control thread; dropping it asks the thread to end without waiting.
@@ -66,7 +66,7 @@ pub struct Control {
 impl Control {
     /// Publishes the backends as epoch 1, none of them eligible yet unless they are to begin up,
     /// and starts the thread; all first probes begin at once. `bell` lets the workers know of
-    /// endpoints that are gone.
+    /// endpoints that are gone; `state` is the configuration's state file, if it has one.
     ///
     /// # Errors
     /// `Usage` when a probe cannot be made of the flags, `Resource` when the thread or its runtime
@@ -76,6 +76,7 @@ impl Control {
         lanes: Lanes,
         outcomes: Receiver<Outcome>,
         bell: Bell,
+        state: Option<StateLock>,
     ) -> Result<Control, StartError> {
         let now = Instant::now();
         let vitals = Arc::new(Vitals::default());
@@ -93,10 +94,8 @@ impl Control {
         for turn in [of_flags(&configs)].into_iter().chain(said).flat_map(|it| registry.hear(it)) {
             pools.apply(turn, now);
         }
-        let saver = match &config.registry.state_file {
-            Some(path) => Some(recall(path, config, &mut registry, &mut pools, now)?),
-            None => None,
-        };
+        let saver = state.map(|lock| recall(lock, config, &mut registry, &mut pools, now));
+        let saver = saver.transpose()?;
         let (judged, first_round) = crossbeam::channel::bounded(1);
         let (mut handle, desk) = Handle::new();
         if let Some(etcd) = config.etcd_to_write() {
@@ -186,13 +185,13 @@ async fn drive(publisher: Publisher) {
 
 /// Takes over what the state file keeps, and keeps more there from now on.
 fn recall(
-    path: &Path,
+    lock: StateLock,
     config: &Config,
     registry: &mut Registry,
     pools: &mut Pools,
     now: Instant,
 ) -> Result<Saver, StartError> {
-    let lock = Lock::of(path)?;
+    let path = lock.path.as_path();
     let state = Kept::read(path).map_err(StartError::Usage)?;
     let etcd = config.discovery.etcd.as_ref().map(EtcdConfig::origin);
     if let Some(state) = state {
@@ -203,7 +202,7 @@ fn recall(
         tracing::info!(file = %path.display(), changes = turns.len(), "the state file is recalled");
         turns.into_iter().for_each(|turn| pools.apply(turn, now));
     }
-    Saver::start(path, lock, &Kept::of(registry).text())
+    Saver::start(lock, &Kept::of(registry).text())
 }
 
 /// What flags and the configuration file say.

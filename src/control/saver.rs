@@ -25,7 +25,7 @@ use crate::error::StartError;
 pub(super) struct Saver {
     path: PathBuf,
     /// `None` once the file is another process's.
-    lock: Option<Lock>,
+    lock: Option<StateLock>,
     is_leaving: bool,
     jobs: Sender<Job>,
     writing: Option<oneshot::Receiver<io::Result<()>>>,
@@ -46,10 +46,11 @@ type Job = (String, oneshot::Sender<io::Result<()>>);
 impl Saver {
     /// Writes the file once, so that it is known to work, and starts the thread that writes it
     /// from now on.
-    pub(super) fn start(path: &Path, lock: Lock, text: &str) -> Result<Saver, StartError> {
-        write_whole(path, text).map_err(|error| unwritable(path, &error))?;
+    pub(super) fn start(lock: StateLock, text: &str) -> Result<Saver, StartError> {
+        let path = lock.path.clone();
+        write_whole(&path, text).map_err(|error| unwritable(&path, &error))?;
         let (jobs, received) = crossbeam::channel::bounded::<Job>(1);
-        let target = path.to_owned();
+        let target = path.clone();
         let work = move || {
             for (text, done) in received {
                 if done.send(write_whole(&target, &text)).is_err() {
@@ -61,7 +62,7 @@ impl Saver {
         let spawned = builder.spawn(work);
         spawned.map_err(|error| StartError::Resource("a thread for the state file", error))?;
         Ok(Saver {
-            path: path.to_owned(),
+            path,
             lock: Some(lock),
             is_leaving: false,
             jobs,
@@ -143,22 +144,27 @@ impl Saver {
 
 /// The right to a state file, which ends with the process at the latest.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct StateLock {
+    /// The state file.
+    pub(super) path: PathBuf,
     /// A file beside it: the state file is another one after each change.
     #[expect(dead_code, reason = "its drop ends the lock")]
     file: File,
 }
 
-impl Lock {
-    /// Waits for the file, `LOCK_TIME_MAX` at most: who had it may be about to end.
-    pub(super) fn of(path: &Path) -> Result<Lock, StartError> {
+impl StateLock {
+    /// Waits for the file, `LOCK_TIME_MAX` at most: who had it may be about to end. Blocks.
+    ///
+    /// # Errors
+    /// `Usage`, when another process has it, or it cannot be had at all.
+    pub fn of(path: &Path) -> Result<StateLock, StartError> {
         let begun = Instant::now();
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(MODE);
         let file = options.open(beside(path, ".lock")).map_err(|error| unwritable(path, &error))?;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { file }),
+                Ok(()) => return Ok(StateLock { path: path.to_owned(), file }),
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_TIME_MAX => {
                     park_timeout(LOCK_INTERVAL);
@@ -240,7 +246,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("corelane-saver-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("state.json");
-        let mut saver = Saver::start(&path, Lock::of(&path).unwrap(), "0").unwrap();
+        let mut saver = Saver::start(StateLock::of(&path).unwrap(), "0").unwrap();
         let now = Instant::now();
         assert!(!saver.is_due(now));
         let mut replies = Vec::new();
@@ -271,7 +277,7 @@ mod tests {
         runtime.block_on(saver.written());
         assert_eq!(told(&mut reply), Some(false), "it is in force, and not kept");
         assert!(!saver.is_due(now) && saver.is_due(Instant::now() + RETRY_TIME));
-        let refused = Lock::of(&path).unwrap_err().to_string();
+        let refused = StateLock::of(&path).unwrap_err().to_string();
         assert!(refused.contains("make its directory"), "{refused}");
     }
 
@@ -280,8 +286,8 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("corelane-lock-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("state.json");
-        let mut saver = Saver::start(&path, Lock::of(&path).unwrap(), "0").unwrap();
-        let refused = Lock::of(&path).unwrap_err().to_string();
+        let mut saver = Saver::start(StateLock::of(&path).unwrap(), "0").unwrap();
+        let refused = StateLock::of(&path).unwrap_err().to_string();
         assert!(
             refused.contains("another corelane") && refused.contains("state.json"),
             "{refused}"
@@ -294,7 +300,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(saver.written());
         saver.unlock_if_left();
-        Lock::of(&path).unwrap();
+        StateLock::of(&path).unwrap();
         let (to, mut reply) = oneshot::channel();
         saver.note();
         saver.reply_when_kept((to, Ok(done())));

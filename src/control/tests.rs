@@ -157,7 +157,7 @@ fn silent() -> Bell {
 
 fn start_with(config: &Config) -> Control {
     let (_, outcomes) = outcome::channel();
-    Control::start(config, Lanes::new(1, SLOTS_MAX), outcomes, silent()).unwrap()
+    Control::start(config, Lanes::new(1, SLOTS_MAX), outcomes, silent(), None).unwrap()
 }
 
 fn start(backends: &[&Backend]) -> Control {
@@ -338,7 +338,7 @@ fn a_health_path_that_is_none_is_a_usage_error() {
     let mut config = config(&[("127.0.0.1", 1)], PATIENCE);
     config.pools[0].health.path = Some("health".to_owned());
     let (_, outcomes) = outcome::channel();
-    let started = Control::start(&config, Lanes::new(1, 1), outcomes, silent());
+    let started = Control::start(&config, Lanes::new(1, 1), outcomes, silent(), None);
     assert!(matches!(started, Err(StartError::Usage(_))));
 }
 
@@ -400,7 +400,7 @@ fn failures_in_a_row_that_workers_tell_of_eject() {
     config.pools[0].eject.consecutive_max = NonZeroU32::new(3);
     config.pools[0].eject.time = Duration::from_millis(300);
     let (sender, outcomes) = outcome::channel();
-    let control = Control::start(&config, Lanes::new(1, 2), outcomes, silent()).unwrap();
+    let control = Control::start(&config, Lanes::new(1, 2), outcomes, silent(), None).unwrap();
     wait_until(&control, "11");
     let slot = Slot { number: 1, generation: 0 };
     let failure = Outcome { slot, kind: Kind::Status(500), successes: 0 };
@@ -421,7 +421,7 @@ fn a_breaker_opens_by_the_lanes_and_lets_trials_close_it() {
     config.pools[0].breaker.open_time = Duration::from_millis(100);
     let lanes = Lanes::new(1, 1);
     let (_sender, outcomes) = outcome::channel();
-    let control = Control::start(&config, lanes.clone(), outcomes, silent()).unwrap();
+    let control = Control::start(&config, lanes.clone(), outcomes, silent(), None).unwrap();
     wait_until(&control, "1");
     (0..10).for_each(|_| lanes.lane(0).add_failure(0));
     let endpoint = || control.published().load().pools[0].endpoints[0].clone();

@@ -152,7 +152,8 @@ impl From<Refusal> for Problem {
             Refusal::Exists(_)
             | Refusal::TooMany
             | Refusal::TooManyPools
-            | Refusal::Elsewhere(..) => Kind::Conflict,
+            | Refusal::Elsewhere(..)
+            | Refusal::KeyTaken(_) => Kind::Conflict,
             Refusal::Conflict(_) | Refusal::Overtaken(_) => Kind::Changed,
             Refusal::EtcdAway(_) | Refusal::EtcdUnknown(_) => Kind::EtcdAway,
             Refusal::Invalid(_) => Kind::Invalid,
