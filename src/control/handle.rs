@@ -12,10 +12,10 @@ use tokio::time::timeout;
 
 use crate::config::{BACKENDS_MAX, BackendConfig, Mode, PoolConfig, RouteConfig, Source};
 use crate::control::fleet;
-use crate::control::pools::POOLS_MAX;
 use crate::control::reload::Reload;
 use crate::control::view::{BackendView, Change, Difference, PoolView, Revision};
 use crate::discovery::{Unwritten, Writer};
+use crate::upstream::snapshot::POOLS_MAX;
 
 /// The way to the control thread; clones share it.
 #[derive(Clone, Debug)]

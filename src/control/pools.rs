@@ -26,7 +26,7 @@ use crate::metrics::Lanes;
 use crate::upstream::endpoint::Slot;
 use crate::upstream::outcome::{OUTCOMES_MAX, Outcome};
 use crate::upstream::route::Routes;
-use crate::upstream::snapshot::{self, PoolId};
+use crate::upstream::snapshot::{self, POOLS_MAX, PoolId};
 
 /// The pools.
 #[derive(Debug)]
@@ -414,8 +414,6 @@ impl Pool {
     }
 }
 
-/// The most pools of a process, with those that were.
-pub(super) const POOLS_MAX: usize = 1024;
 /// How much longer than a probe's time the first verdict about an endpoint may take.
 const VERDICT_GRACE: Duration = Duration::from_millis(100);
 /// The epoch of the first snapshot.

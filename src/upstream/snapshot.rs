@@ -123,3 +123,6 @@ impl Snapshot {
         &self.pools[id.0]
     }
 }
+
+/// The most pools of a process, with those that were: each index is below.
+pub const POOLS_MAX: usize = 1024;

@@ -228,19 +228,19 @@ fn report(
 /// Keeps a connection that is between two messages, for this worker's next request or, where
 /// another worker's has waited for a place, for that one.
 fn keep(worker: &Worker, slot: Slot, backend: Stream, limits: IdleLimits, seen: Option<Seen>) {
-    let is_anothers = |it: &Place| worker.waitlist.is_anothers_turn(worker.id(), it.limits());
-    if backend.place.as_ref().is_some_and(is_anothers) {
+    let is_anothers = |it: &Place| worker.waitlist.is_anothers_turn(worker.id(), it);
+    if backend.place.as_deref().is_some_and(is_anothers) {
         return backend.close();
     }
-    let has_place = backend.place.is_some();
+    let limited_pool = backend.place.as_ref().map(|it| it.pool);
     let mut idle = worker.idle.borrow_mut();
     if let Some(timeout) = seen.and_then(|seen| seen.keeps_for) {
         idle.announce(slot, timeout);
     }
     idle.checkin(slot, Kept::new(worker, slot, backend), limits, clock::now());
     drop(idle);
-    if has_place {
-        worker.call_waiting();
+    if let Some(pool) = limited_pool {
+        worker.call_waiting_for(pool);
     }
 }
 

@@ -5,7 +5,8 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 use monoio::io::{CancelHandle, CancelableAsyncReadRent};
@@ -24,8 +25,8 @@ pub enum Message {
     Stop,
     /// Endpoints were removed: the snapshot that still has them is to be let go.
     Heed,
-    /// A place on an endpoint is free that a request in this worker's queue may take.
-    PlaceFreed,
+    /// Places on endpoints are free that requests in this worker's queue may take.
+    PlacesFreed,
     /// Another worker wants a place on this endpoint: an unused connection to it is to be closed.
     CloseIdle(Slot),
     /// The same for any endpoint of this pool that has no other place left.
@@ -37,11 +38,11 @@ pub enum Message {
 /// The senders' side of a worker's mailbox.
 #[derive(Debug)]
 pub struct Mailbox {
-    /// What none must be lost of, however many others come.
+    /// What must not be lost, however many others come; twice is no more than once.
     drain: AtomicBool,
     stop: AtomicBool,
     heed: AtomicBool,
-    places_freed: AtomicU32,
+    places_freed: AtomicBool,
     /// Connections that other workers accepted.
     pub inlet: Inlet,
     /// The rest.
@@ -71,7 +72,7 @@ impl Mailbox {
             drain: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             heed: AtomicBool::new(false),
-            places_freed: AtomicU32::new(0),
+            places_freed: AtomicBool::new(false),
             inlet: Inlet::new(),
             queue,
             woken: AtomicBool::new(false),
@@ -80,10 +81,10 @@ impl Mailbox {
         Ok((mailbox.clone(), Inbox { mailbox, woken }))
     }
 
-    /// How many places were freed that it was not told of yet.
+    /// Whether it was told of a free place since the last call.
     #[cfg(test)]
-    pub(super) fn places_freed(&self) -> u32 {
-        self.places_freed.load(Ordering::Acquire)
+    pub(super) fn take_places_freed(&self) -> bool {
+        self.places_freed.swap(false, Ordering::AcqRel)
     }
 
     /// Puts a message in and wakes the worker; never waits.
@@ -95,9 +96,7 @@ impl Mailbox {
             Message::Drain => self.drain.store(true, Ordering::Release),
             Message::Stop => self.stop.store(true, Ordering::Release),
             Message::Heed => self.heed.store(true, Ordering::Release),
-            Message::PlaceFreed => {
-                self.places_freed.fetch_add(1, Ordering::AcqRel);
-            }
+            Message::PlacesFreed => self.places_freed.store(true, Ordering::Release),
             // The connection itself says so.
             Message::TakeOver => {}
             Message::CloseIdle(_) | Message::CloseIdleOf(_) => self.queue.push(message)?,
@@ -112,8 +111,9 @@ impl Mailbox {
 }
 
 impl Mailbox {
-    /// The next message, the most urgent ones first.
-    fn take(&self) -> Option<Message> {
+    /// The next message, the most urgent ones first; the others take turns, so that none keeps
+    /// those behind it waiting for ever.
+    fn take(&self, turn: usize) -> Option<Message> {
         let is_set = |flag: &AtomicBool| flag.swap(false, Ordering::AcqRel);
         if is_set(&self.stop) {
             return Some(Message::Stop);
@@ -124,11 +124,11 @@ impl Mailbox {
         if is_set(&self.heed) {
             return Some(Message::Heed);
         }
-        let next = |count: u32| count.checked_sub(1);
-        let freed = self.places_freed.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
-        let freed = freed.ok().map(|_| Message::PlaceFreed);
-        let handed = || (!self.inlet.is_empty()).then_some(Message::TakeOver);
-        freed.or_else(handed).or_else(|| self.queue.pop())
+        (turn..turn + 3).find_map(|turn| match turn % 3 {
+            0 => is_set(&self.places_freed).then_some(Message::PlacesFreed),
+            1 => (!self.inlet.is_empty()).then_some(Message::TakeOver),
+            _ => self.queue.pop(),
+        })
     }
 }
 
@@ -141,7 +141,8 @@ impl Inbox {
         Ok(Inbox { mailbox: self.mailbox.clone(), woken: self.woken.try_clone()? })
     }
 
-    /// Hands each message to `on_message` as it comes, until that returns false or `cancel` is used.
+    /// Hands each message to `on_message` as it comes, until that returns false or `cancel` is used;
+    /// lets the worker's other tasks go on after so many.
     ///
     /// # Errors
     /// When the socket pair fails; nothing can reach this worker any more then.
@@ -153,12 +154,19 @@ impl Inbox {
         self.woken.set_nonblocking(crate::worker::driver::is_epoll())?;
         let mut woken = monoio::net::UnixStream::from_std(self.woken)?;
         let mut buf = vec![0_u8; WAKE_BYTES];
+        let mut received = 0;
         // A predecessor may have died between a wake-up and what it was for.
         loop {
             self.mailbox.woken.store(false, Ordering::Release);
-            while let Some(message) = self.mailbox.take() {
+            while let Some(message) = self.mailbox.take(received) {
                 if !on_message(message) {
                     return Ok(());
+                }
+                received += 1;
+                if received == MESSAGES_AT_ONCE {
+                    received = 0;
+                    // A timer: a task that wakes itself would keep completions from being seen.
+                    monoio::time::sleep(PAUSE).await;
                 }
             }
             let (result, bytes) = woken.cancelable_read(buf, cancel.clone()).await;
@@ -176,6 +184,9 @@ impl Inbox {
 
 /// The most requests for unused connections that wait for one worker.
 const MESSAGES_MAX: usize = 1024;
+/// After how many messages the loop turns, and how long that takes at least: a timer's tick.
+const MESSAGES_AT_ONCE: usize = 256;
+const PAUSE: Duration = Duration::from_millis(1);
 /// The most wake-ups read at once.
 const WAKE_BYTES: usize = 64;
 
@@ -189,11 +200,24 @@ mod tests {
         let ask = Message::CloseIdleOf(PoolId(0));
         let asked = (0..MESSAGES_MAX + 9).filter(|_| mailbox.post(ask).is_ok()).count();
         assert_eq!(asked, MESSAGES_MAX);
-        for message in [Message::PlaceFreed, Message::Drain, Message::PlaceFreed, Message::Stop] {
+        for message in [Message::PlacesFreed, Message::Drain, Message::PlacesFreed, Message::Stop] {
             mailbox.post(message).unwrap();
         }
-        let taken: Vec<_> = std::iter::from_fn(|| mailbox.take()).take(5).collect();
-        let (stop, drain, freed) = (Message::Stop, Message::Drain, Message::PlaceFreed);
-        assert_eq!(taken, [stop, drain, freed, freed, ask]);
+        let taken: Vec<_> = std::iter::from_fn(|| mailbox.take(0)).take(4).collect();
+        assert_eq!(taken, [Message::Stop, Message::Drain, Message::PlacesFreed, ask]);
+    }
+
+    #[test]
+    fn no_kind_of_message_keeps_the_others_waiting_for_ever() {
+        let (mailbox, _inbox) = Mailbox::new().unwrap();
+        let ask = Message::CloseIdleOf(PoolId(0));
+        let mut taken = Vec::new();
+        for turn in 0..4 {
+            mailbox.post(Message::PlacesFreed).unwrap();
+            mailbox.post(ask).unwrap();
+            taken.extend(mailbox.take(turn));
+        }
+        let freed = Message::PlacesFreed;
+        assert_eq!(taken, [freed, ask, ask, freed]);
     }
 }

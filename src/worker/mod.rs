@@ -193,7 +193,7 @@ fn obey(worker: &Rc<Worker>, message: Message) -> bool {
             worker.heed_snapshot();
             true
         }
-        Message::PlaceFreed => {
+        Message::PlacesFreed => {
             worker.call_waiting();
             true
         }

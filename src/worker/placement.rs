@@ -44,7 +44,7 @@ pub struct Placement {
 pub enum Way {
     /// It is made; with a place for it and one of those that may be in the making, where these are
     /// limited.
-    Connect(Option<Place>, Option<Share>),
+    Connect(Option<Box<Place>>, Option<Share>),
     /// It lay in the pool.
     Reuse(Stream),
 }
@@ -133,7 +133,8 @@ impl Search<'_> {
         let worker = self.record.worker;
         let mut endpoints = self.request.endpoints().endpoints.iter();
         let alone = endpoints.find(|it| is_alone && it.slot == full).map(|it| it.limits.clone());
-        let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id(), alone) else {
+        let pool = self.request.pool;
+        let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id(), pool, alone) else {
             return Err(Cause::QueueFull);
         };
         worker.lane().add(Counter::Queued);
@@ -141,8 +142,8 @@ impl Search<'_> {
         let began = clock::now();
         let until = began + self.request.config().queue_timeout;
         let wanted = is_alone.then_some(full);
-        let ticket = worker.queue.join(client.deadline.wait_in_queue(), until, wanted, entry);
-        let pool = self.request.pool;
+        let client_waits = client.deadline.wait_in_queue();
+        let ticket = worker.queue.join(pool, client_waits, until, wanted, entry);
         let any = Message::CloseIdleOf(pool);
         worker.waitlist.ask(if is_alone { Message::CloseIdle(full) } else { any }, worker.id());
         let found = loop {
@@ -165,7 +166,7 @@ impl Search<'_> {
         drop(ticket);
         self.record.waited_since(began);
         // There may be another place, or the one that it was called for is still free.
-        worker.call_waiting();
+        worker.call_waiting_for(self.request.pool);
         found
     }
 
@@ -240,7 +241,8 @@ impl Attempt<'_> {
             return None;
         }
         let has_unused = || self.worker.idle.borrow().has(endpoint.slot);
-        let is_queued_for = || self.worker.queue.is_waited_for(endpoint.slot, self.rank);
+        let (queue, pool) = (&self.worker.queue, self.request.pool);
+        let is_queued_for = || queue.is_waited_for(pool, endpoint.slot, self.rank);
         if limits.conns.is_some() && is_queued_for() {
             return Some(Shortage::Full(endpoint.slot));
         }
@@ -276,7 +278,7 @@ impl Attempt<'_> {
         if limits.conns.is_none() {
             return Ok(Way::Connect(None, pending));
         }
-        let take = || Waitlist::take_place(&self.worker.waitlist, limits);
+        let take = || Waitlist::take_place(&self.worker.waitlist, self.request.pool, limits);
         let make_room = || self.worker.idle.borrow_mut().evict_from(endpoint.slot);
         let place = take().or_else(|| make_room().then(take).flatten());
         let place = place.ok_or(Shortage::Full(endpoint.slot))?;

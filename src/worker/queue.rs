@@ -1,8 +1,9 @@
-//! The requests of a worker that wait for a place on an endpoint, first come, first served.
+//! The requests of a worker that wait for a place on an endpoint: for each pool a line of its own,
+//! first come, first served.
 //!
-//! Whenever a place may be free, the first request that takes any is called, and of those that
-//! wait for one endpoint alone the first whose endpoint has one. A called request looks for itself;
-//! one that found a place lets the next be called. Called by `placement`, mailbox and sweep.
+//! Whenever a place of a pool may be free, the first request that takes any is called, and of those
+//! that wait for one endpoint alone the first whose endpoint has one. A called request looks for
+//! itself; one that found a place lets the next be called. Called by `placement` and `state`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,17 +11,27 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::upstream::endpoint::Slot;
+use crate::upstream::snapshot::PoolId;
 use crate::worker::deadline::Watched;
 use crate::worker::event::Event;
+use crate::worker::mailbox::Message;
 use crate::worker::waitlist::Entry;
 
-/// The requests that wait, the first at the front.
+/// The requests that wait.
 #[derive(Debug, Default)]
 pub struct Queue {
-    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    /// By pool, as far as anybody has waited.
+    lines: RefCell<Vec<Line>>,
     joined: Cell<u64>,
-    /// How many of them wait for one endpoint alone.
-    alone: Cell<usize>,
+}
+
+/// Those that wait for one pool, the first of each kind at the front.
+#[derive(Debug, Default)]
+struct Line {
+    /// Any endpoint will do.
+    any: VecDeque<Rc<Waiter>>,
+    /// One alone will do.
+    alone: VecDeque<Rc<Waiter>>,
 }
 
 #[derive(Debug)]
@@ -29,10 +40,12 @@ struct Waiter {
     number: u64,
     until: Instant,
     client: Watched,
+    pool: PoolId,
     /// The only endpoint that will do.
     wanted: Option<Slot>,
     called: Cell<bool>,
     event: Event,
+    _entry: Entry,
 }
 
 /// A request's place in the queue, until it is dropped.
@@ -40,14 +53,14 @@ struct Waiter {
 pub struct Ticket<'q> {
     queue: &'q Queue,
     waiter: Rc<Waiter>,
-    _entry: Entry,
 }
 
 impl Queue {
-    /// Puts a request of this client at the end, until it is time to give up; it may want a place
-    /// on one endpoint alone.
+    /// Puts a request of this client at the end of a pool's line, until it is time to give up; it
+    /// may want a place on one endpoint alone.
     pub fn join(
         &self,
+        pool: PoolId,
         client: Watched,
         until: Instant,
         wanted: Option<Slot>,
@@ -55,78 +68,97 @@ impl Queue {
     ) -> Ticket<'_> {
         let number = self.joined.replace(self.joined.get() + 1);
         let (called, event) = (Cell::new(false), Event::default());
-        let waiter = Rc::new(Waiter { number, until, client, wanted, called, event });
-        self.alone.set(self.alone.get() + usize::from(wanted.is_some()));
-        self.waiters.borrow_mut().push_back(waiter.clone());
-        Ticket { queue: self, waiter, _entry: entry }
+        let _entry = entry;
+        let waiter = Rc::new(Waiter { number, until, client, pool, wanted, called, event, _entry });
+        let mut lines = self.lines.borrow_mut();
+        if lines.len() <= pool.0 {
+            lines.resize_with(pool.0 + 1, Line::default);
+        }
+        lines[pool.0].of(&waiter).push_back(waiter.clone());
+        Ticket { queue: self, waiter }
     }
 
-    /// Whether nobody waits.
+    /// Whether somebody waits, before this number, who would take a place on this endpoint of this
+    /// pool.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.waiters.borrow().is_empty()
+    pub fn is_waited_for(&self, pool: PoolId, slot: Slot, number: u64) -> bool {
+        let lines = self.lines.borrow();
+        let Some(line) = lines.get(pool.0) else { return false };
+        let is_before = |waiter: &&Rc<Waiter>| waiter.number < number;
+        line.any.front().is_some_and(|first| is_before(&first))
+            || line.alone.iter().take_while(is_before).any(|waiter| waiter.wanted == Some(slot))
     }
 
-    /// Whether somebody waits, before this number, who would take a place on this endpoint.
-    #[must_use]
-    pub fn is_waited_for(&self, slot: Slot, number: u64) -> bool {
-        let waiters = self.waiters.borrow();
-        let mut before = waiters.iter().take_while(|waiter| waiter.number < number);
-        before.any(|waiter| waiter.wanted.is_none_or(|wanted| wanted == slot))
-    }
-
-    /// A place may be free: calls the first that takes any, and of those that wait for one endpoint
-    /// alone the first for each that `has_place`. Whether one that takes any was called.
-    pub fn call(&self, has_place: impl Fn(Slot) -> bool) -> bool {
-        let (mut is_any_called, mut alone) = (false, self.alone.get());
-        let mut called: Vec<Slot> = Vec::new();
-        for waiter in self.waiters.borrow().iter() {
-            alone -= usize::from(waiter.wanted.is_some());
-            let is_for_it = !waiter.called.get()
-                && match waiter.wanted {
-                    None => !std::mem::replace(&mut is_any_called, true),
-                    Some(slot) => !called.contains(&slot) && has_place(slot),
-                };
-            if is_for_it {
-                called.extend(waiter.wanted);
-                waiter.called.set(true);
-                waiter.event.notify();
-            }
-            if is_any_called && alone == 0 {
-                break;
+    /// Places of this pool may be free: calls the first that takes any, if one `has_place`, and of
+    /// those that wait for one endpoint alone the first for each that has. Whether one that takes
+    /// any is called, now or before: it sees to whatever is free.
+    pub fn call(&self, pool: PoolId, has_place: impl Fn(Option<Slot>) -> bool) -> bool {
+        let lines = self.lines.borrow();
+        let Some(line) = lines.get(pool.0) else { return false };
+        let mut called: Vec<Option<Slot>> = Vec::new();
+        for waiter in line.alone.iter().filter(|waiter| !waiter.called.get()) {
+            if !called.contains(&waiter.wanted) && has_place(waiter.wanted) {
+                called.push(waiter.wanted);
+                waiter.call();
             }
         }
-        is_any_called
+        match line.any.iter().find(|waiter| !waiter.called.get()) {
+            None => !line.any.is_empty(),
+            Some(_) if !has_place(None) => false,
+            Some(first) => {
+                first.call();
+                true
+            }
+        }
     }
 
     /// Calls all: the worker ends, or other endpoints are in force.
     pub fn call_all(&self) {
-        for waiter in self.waiters.borrow().iter() {
-            waiter.called.set(true);
-            waiter.event.notify();
-        }
+        self.lines.borrow().iter().flat_map(Line::all).for_each(|waiter| waiter.call());
     }
 
-    /// Wakes those whose time is over or whose client has left.
+    /// Wakes those whose time is over or whose client has left, and the first of each line to look
+    /// for what it is not told of.
     pub fn sweep(&self, now: Instant, is_gone: impl Fn(Watched) -> bool) {
-        for waiter in self.waiters.borrow().iter() {
-            if now >= waiter.until || is_gone(waiter.client) {
-                waiter.event.notify();
-            }
-        }
+        let lines = self.lines.borrow();
+        let is_over = |waiter: &&Rc<Waiter>| now >= waiter.until || is_gone(waiter.client);
+        let over = lines.iter().flat_map(Line::all).filter(is_over);
+        let first = lines.iter().filter_map(|line| line.any.front());
+        over.chain(first).for_each(|waiter| waiter.event.notify());
     }
 
-    /// What the first that takes any, and the first few that wait for one endpoint alone, want.
+    /// What other workers are asked for: what those that take any, and the first few that wait for
+    /// one endpoint alone, want.
     #[must_use]
-    pub fn wants(&self) -> (bool, Vec<Slot>) {
-        let waiters = self.waiters.borrow();
+    pub fn wants(&self) -> Vec<Message> {
+        let lines = self.lines.borrow();
         let mut alone: Vec<Slot> = Vec::new();
-        for slot in waiters.iter().filter_map(|waiter| waiter.wanted) {
+        for slot in lines.iter().flat_map(|line| &line.alone).filter_map(|waiter| waiter.wanted) {
             if alone.len() < WANTS_MAX && !alone.contains(&slot) {
                 alone.push(slot);
             }
         }
-        (waiters.iter().any(|waiter| waiter.wanted.is_none()), alone)
+        let any = lines.iter().enumerate().filter(|(_, line)| !line.any.is_empty());
+        let any = any.map(|(pool, _)| Message::CloseIdleOf(PoolId(pool)));
+        any.chain(alone.into_iter().map(Message::CloseIdle)).collect()
+    }
+}
+
+impl Line {
+    /// Where one like this stands.
+    fn of(&mut self, waiter: &Waiter) -> &mut VecDeque<Rc<Waiter>> {
+        if waiter.wanted.is_some() { &mut self.alone } else { &mut self.any }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Rc<Waiter>> {
+        self.any.iter().chain(&self.alone)
+    }
+}
+
+impl Waiter {
+    fn call(&self) {
+        self.called.set(true);
+        self.event.notify();
     }
 }
 
@@ -156,11 +188,123 @@ impl Ticket<'_> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        let alone = &self.queue.alone;
-        alone.set(alone.get() - usize::from(self.waiter.wanted.is_some()));
-        self.queue.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
+        let mut lines = self.queue.lines.borrow_mut();
+        let waiters = lines[self.waiter.pool.0].of(&self.waiter);
+        if let Ok(place) = waiters.binary_search_by_key(&self.waiter.number, |it| it.number) {
+            waiters.remove(place);
+        }
     }
 }
 
 /// The most endpoints that others are asked for at once.
 const WANTS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::upstream::limit::Limits;
+    use crate::worker::deadline::{Deadline, Deadlines, Role};
+    use crate::worker::mailbox::Mailbox;
+    use crate::worker::waitlist::Waitlist;
+
+    /// A queue, and a client that joins it again and again.
+    struct Bench {
+        queue: Queue,
+        list: Arc<Waitlist>,
+        client: Deadline,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let list = Waitlist::new(vec![Mailbox::new().unwrap().0], 99);
+            let client = Deadlines::enter(&Deadlines::new(Instant::now()), -1, Role::Client);
+            Bench { queue: Queue::default(), list, client }
+        }
+
+        /// Joins the line of this pool, and may want this slot alone.
+        fn join(&self, pool: usize, wanted: Option<u32>) -> Ticket<'_> {
+            let alone = wanted.map(|_| Arc::new(Limits::new(None, None, None)));
+            let entry = Waitlist::enter(&self.list, 0, PoolId(pool), alone).unwrap();
+            let (client, until) = (self.client.wait_in_queue(), Instant::now());
+            self.queue.join(PoolId(pool), client, until, wanted.map(slot), entry)
+        }
+
+        /// Says that all of this pool's endpoints have places.
+        fn call(&self, pool: usize) -> bool {
+            self.queue.call(PoolId(pool), |_| true)
+        }
+
+        fn is_waited_for(&self, pool: usize, number: u32, rank: u64) -> bool {
+            self.queue.is_waited_for(PoolId(pool), slot(number), rank)
+        }
+    }
+
+    fn slot(number: u32) -> Slot {
+        Slot { number, generation: 0 }
+    }
+
+    fn called(tickets: &[Ticket<'_>]) -> Vec<bool> {
+        tickets.iter().map(|ticket| ticket.waiter.called.get()).collect()
+    }
+
+    #[test]
+    fn of_each_pool_the_first_is_called_and_holds_up_no_other() {
+        let bench = Bench::new();
+        let tickets = [0, 0, 3, 3].map(|pool| bench.join(pool, None));
+        assert!(!bench.call(1) && !bench.call(99), "nobody waits there");
+        assert!(bench.call(3));
+        assert_eq!(called(&tickets), [false, false, true, false]);
+        assert!(bench.call(0));
+        assert_eq!(called(&tickets), [true, false, true, false]);
+        for (pool, is_waited_for) in [(0, true), (1, false), (3, true), (99, false)] {
+            assert_eq!(bench.is_waited_for(pool, 1, u64::MAX), is_waited_for, "{pool}");
+        }
+        assert!(!bench.is_waited_for(3, 1, 2), "the others came later, or wait elsewhere");
+    }
+
+    #[test]
+    fn places_are_called_out_to_one_after_the_other() {
+        let bench = Bench::new();
+        let mut tickets: Vec<_> = (0..3).map(|_| bench.join(0, None)).collect();
+        assert!(!bench.queue.call(PoolId(0), |_| false), "no place");
+        assert_eq!(called(&tickets), [false, false, false]);
+        assert!(bench.call(0) && bench.call(0));
+        assert_eq!(called(&tickets), [true, true, false]);
+        tickets[0].wait_on();
+        drop(tickets.remove(1));
+        assert!(bench.call(0) && bench.call(0));
+        assert_eq!(called(&tickets), [true, true]);
+        assert!(bench.call(0), "those that were called see to it");
+        drop(tickets);
+        assert!(!bench.call(0) && !bench.is_waited_for(0, 1, u64::MAX));
+    }
+
+    #[test]
+    fn who_waits_for_one_endpoint_is_called_for_that_and_holds_up_no_other() {
+        let bench = Bench::new();
+        let tickets = [Some(1), Some(1), Some(2), None].map(|wanted| bench.join(0, wanted));
+        assert!(bench.is_waited_for(0, 1, 1) && !bench.is_waited_for(0, 1, 0));
+        assert!(!bench.is_waited_for(0, 2, 2) && bench.is_waited_for(0, 2, 3));
+        assert!(!bench.is_waited_for(0, 3, 3) && bench.is_waited_for(0, 3, 4));
+        assert!(!bench.queue.call(PoolId(0), |wanted| wanted == Some(slot(1))));
+        assert_eq!(called(&tickets), [true, false, false, false]);
+        assert!(bench.call(0));
+        assert_eq!(called(&tickets), [true, true, true, true]);
+    }
+
+    #[test]
+    fn others_are_asked_for_the_pools_and_endpoints_that_are_waited_for() {
+        let bench = Bench::new();
+        assert_eq!(bench.queue.wants(), []);
+        let many = (0..20).map(|number| Some(number / 2));
+        let tickets: Vec<_> = many.map(|wanted| bench.join(5, wanted)).collect();
+        let slots = (0..8).map(|number| Message::CloseIdle(slot(number)));
+        assert_eq!(bench.queue.wants(), slots.collect::<Vec<_>>());
+        drop(tickets);
+        let _any = [2, 7, 7].map(|pool| bench.join(pool, None));
+        let asked = [2, 7].map(|pool| Message::CloseIdleOf(PoolId(pool)));
+        assert_eq!(bench.queue.wants(), asked);
+    }
+}

@@ -2,6 +2,7 @@
 
 mod guards;
 mod logs;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -23,7 +24,6 @@ use crate::metrics::{Counter, Lane, Lanes};
 use crate::panic::contained;
 use crate::upstream::balance::{Ask, Cursor};
 use crate::upstream::endpoint::{Endpoint, Slot};
-use crate::upstream::limit::Limit;
 use crate::upstream::outcome::{self, Kind};
 use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, Pool, PoolId, Published, View};
@@ -32,7 +32,7 @@ use crate::worker::buffer::{Buffers, Store};
 use crate::worker::causes::CauseLog;
 use crate::worker::deadline::Deadlines;
 use crate::worker::event::Event;
-use crate::worker::mailbox::{Mailbox, Message};
+use crate::worker::mailbox::Mailbox;
 use crate::worker::pipes::Pipes;
 use crate::worker::places::Places;
 use crate::worker::queue::Queue;
@@ -273,39 +273,6 @@ impl Worker {
         }
     }
 
-    /// A place on an endpoint may be free: calls who waits for one, or lets another worker know.
-    pub fn call_waiting(&self) {
-        if self.waitlist.is_empty() {
-            return;
-        }
-        let snapshot = self.snapshot();
-        let limited = || {
-            let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
-            endpoints.filter(|it| it.limits.conns.is_some())
-        };
-        let is_free = |it: &Endpoint| it.limits.conns.as_deref().is_some_and(Limit::has_room);
-        let has_place = |slot| {
-            self.idle.borrow().has(slot) || limited().any(|it| it.slot == slot && is_free(it))
-        };
-        let is_any_called = self.queue.call(has_place);
-        if !is_any_called && limited().any(|it| it.is_eligible() && is_free(it)) {
-            self.waitlist.tell_another(self.id);
-        }
-    }
-
-    /// Asks the other workers again for the unused connections that requests here wait for.
-    pub fn ask_again(&self) {
-        if self.queue.is_empty() {
-            return;
-        }
-        let (wants_any, alone) = self.queue.wants();
-        let pools = if wants_any { self.snapshot().pools.len() } else { 0 };
-        let any = (0..pools).map(|pool| Message::CloseIdleOf(PoolId(pool)));
-        for message in any.chain(alone.into_iter().map(Message::CloseIdle)) {
-            self.waitlist.ask(message, self.id);
-        }
-    }
-
     /// Moves the window of the retry budget on by the time that has passed.
     pub fn mark_budget(&self, passed: Duration) {
         let intervals = passed.as_millis() / MARK_INTERVAL.as_millis();
@@ -320,30 +287,6 @@ impl Worker {
     #[must_use]
     pub fn faults(&self) -> Faults {
         self.faults
-    }
-
-    /// Another worker wants a place on this endpoint: gives up an unused connection to it, if there
-    /// is one.
-    pub fn give_up_idle_to(&self, slot: Slot) -> bool {
-        self.idle.borrow_mut().evict_from(slot)
-    }
-
-    /// Another worker wants a place on any endpoint of this pool: gives up one unused connection.
-    pub fn give_up_idle_of(&self, pool: PoolId) {
-        let snapshot = self.snapshot();
-        let is_full = |it: &Endpoint| it.limits.conns.as_ref().is_some_and(|it| !it.has_room());
-        let mut endpoints = snapshot.pool(pool).endpoints.iter();
-        let given_up =
-            endpoints.find(|it| it.is_eligible() && is_full(it) && self.give_up_idle_to(it.slot));
-        if let Some(endpoint) = given_up {
-            tracing::debug!(worker = self.id, backend = endpoint.id, "gave up a connection");
-        }
-    }
-
-    /// Closes unused pipes and some unused connections to backends, since descriptors are wanted.
-    /// Whether there were any.
-    pub fn give_up_idle(&self) -> bool {
-        self.pipes.give_up() | self.idle.borrow_mut().evict(EVICTED_AT_ONCE)
     }
 
     /// Whether this worker completes what is under way and takes nothing new.
@@ -469,8 +412,6 @@ fn counts_of(lanes: &Lanes) -> Counts {
     Counts { requests: lanes.sum(Counter::Requests), retries: lanes.sum(Counter::Retries) }
 }
 
-/// How many unused connections are closed when descriptors are wanted.
-const EVICTED_AT_ONCE: usize = 16;
 /// How many unused records are kept, 0.3 kB each: some always, and as many as a burst needs.
 const FACTS_KEPT_MIN: usize = 64;
 const FACTS_KEPT_MAX: usize = 1024;

@@ -31,7 +31,7 @@ pub struct Stream {
     /// The direction to the peer.
     pub sender: Sender,
     /// The place on an endpoint that it takes, where these are limited; given back last.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
 }
 
 /// The direction to us.

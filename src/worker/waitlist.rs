@@ -2,28 +2,30 @@
 //!
 //! Shared by all workers, and touched only by endpoints with `max-conns`: when a place is given
 //! back while somebody waits, and when a request joins a queue. A freed place is offered to the
-//! workers in turn, through their mailboxes.
+//! workers that wait for its pool in turn, through their mailboxes; to no other, for those would
+//! pass it on to one another for ever.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use crossbeam::utils::CachePadded;
 
 use crate::upstream::limit::{Limit, Limits};
+use crate::upstream::snapshot::{POOLS_MAX, PoolId};
 use crate::worker::mailbox::{Mailbox, Message};
 
 /// The workers that wait.
 #[derive(Debug)]
 pub struct Waitlist {
     mailboxes: Vec<Arc<Mailbox>>,
-    /// Requests that wait for any endpoint, by worker,
-    waiting: Vec<CachePadded<AtomicU32>>,
-    /// those that wait for one endpoint alone, which `Limits` counts too,
+    /// Requests that wait for any endpoint of a pool, by pool and then by worker,
+    waiting: Box<[AtomicU32]>,
+    /// those that wait for one endpoint alone, which `Limits` counts too, by worker,
     waiting_alone: Vec<CachePadded<AtomicU32>>,
     /// and over all, up to `--queue-max`.
     requests: Limit,
-    /// Whose turn is next.
-    turn: AtomicUsize,
+    /// Whose turn is next, by pool.
+    turns: Box<[AtomicU32]>,
 }
 
 /// A request's entry in the list, until it is dropped.
@@ -31,13 +33,17 @@ pub struct Waitlist {
 pub struct Entry {
     list: Arc<Waitlist>,
     worker: usize,
+    pool: PoolId,
     /// The limits of the only endpoint that will do.
     alone: Option<Arc<Limits>>,
 }
 
-/// A place for a connection to an endpoint; given back, and offered, when it is dropped.
+/// A place for a connection to an endpoint; given back, and offered, when it is dropped. In a box,
+/// since every connection has room for one.
 #[derive(Debug)]
 pub struct Place {
+    /// The pool of its endpoint.
+    pub pool: PoolId,
     limits: Arc<Limits>,
     list: Arc<Waitlist>,
 }
@@ -46,36 +52,47 @@ impl Waitlist {
     /// A list on which nobody waits, for the workers with these mailboxes.
     #[must_use]
     pub fn new(mailboxes: Vec<Arc<Mailbox>>, requests_max: u32) -> Arc<Waitlist> {
-        let none = || mailboxes.iter().map(|_| CachePadded::default()).collect();
-        let (waiting, waiting_alone, turn) = (none(), none(), AtomicUsize::new(0));
+        let none = |count| (0..count).map(|_| AtomicU32::new(0)).collect();
+        let (waiting, turns) = (none(POOLS_MAX * mailboxes.len()), none(POOLS_MAX));
+        let waiting_alone = mailboxes.iter().map(|_| CachePadded::default()).collect();
         let requests = Limit::new(requests_max);
-        Arc::new(Waitlist { mailboxes, waiting, waiting_alone, requests, turn })
+        Arc::new(Waitlist { mailboxes, waiting, waiting_alone, requests, turns })
     }
 
-    /// Takes a place for a connection to the endpoint with these limits; `None` when there is none.
+    /// Takes a place for a connection to the endpoint of this pool with these limits; `None` when
+    /// there is none.
     #[must_use]
-    pub fn take_place(list: &Arc<Waitlist>, limits: &Arc<Limits>) -> Option<Place> {
+    pub fn take_place(
+        list: &Arc<Waitlist>,
+        pool: PoolId,
+        limits: &Arc<Limits>,
+    ) -> Option<Box<Place>> {
         let is_taken = limits.conns.as_deref().is_some_and(Limit::take);
-        is_taken.then(|| Place { limits: limits.clone(), list: list.clone() })
+        is_taken.then(|| Place { pool, limits: limits.clone(), list: list.clone() }.into())
     }
 
-    /// Enters a request of this worker, which may wait for the endpoint with these limits alone;
-    /// `None` when too many wait. Whoever enters looks for a
-    /// place once more before it waits: one given back earlier was offered to nobody.
+    /// Enters a request of this worker for this pool, which may wait for the endpoint with these
+    /// limits alone; `None` when too many wait. Whoever enters looks for a place once more before
+    /// it waits: one given back earlier was offered to nobody.
     #[must_use]
-    pub fn enter(list: &Arc<Waitlist>, worker: usize, alone: Option<Arc<Limits>>) -> Option<Entry> {
+    pub fn enter(
+        list: &Arc<Waitlist>,
+        worker: usize,
+        pool: PoolId,
+        alone: Option<Arc<Limits>>,
+    ) -> Option<Entry> {
         if !list.requests.take() {
             return None;
         }
         match &alone {
-            None => list.waiting[worker].fetch_add(1, Ordering::SeqCst),
+            None => list.waiting(pool)[worker].fetch_add(1, Ordering::SeqCst),
             Some(limits) => {
                 list.waiting_alone[worker].fetch_add(1, Ordering::SeqCst);
                 limits.waiting_alone.fetch_add(1, Ordering::SeqCst)
             }
         };
         fence(Ordering::SeqCst);
-        Some(Entry { list: list.clone(), worker, alone })
+        Some(Entry { list: list.clone(), worker, pool, alone })
     }
 
     /// Asks the other workers to close an unused connection, whose place this one wants.
@@ -88,32 +105,32 @@ impl Waitlist {
         }
     }
 
-    /// Whether a connection that this worker could keep for itself, to the endpoint with these
-    /// limits, is another one's turn to have.
-    pub fn is_anothers_turn(&self, worker: usize, limits: &Limits) -> bool {
-        if self.requests.taken() == 0 {
+    /// Whether a connection that this worker could keep for itself, which has this place, is another
+    /// one's turn to have.
+    pub fn is_anothers_turn(&self, worker: usize, place: &Place) -> bool {
+        if self.is_empty() {
             return false;
         }
-        if self.waiting_alone_for(limits).any(|other| other != worker) {
+        if self.waiting_alone_for(&place.limits).any(|other| other != worker) {
             return true;
         }
-        let next = self.next(self.turn.load(Ordering::Relaxed));
+        let next = self.next(place.pool, |_| true);
         let is_own = next == Some(worker);
         if is_own {
-            self.turn.fetch_add(1, Ordering::Relaxed);
+            self.turns[place.pool.0].fetch_add(1, Ordering::Relaxed);
         }
         next.is_some() && !is_own
     }
 
-    /// Tells the next worker that waits that a place on the endpoint with these limits is free, and
-    /// those that may have requests for it alone.
-    fn offer(&self, limits: &Limits) {
+    /// Tells the next worker that waits for this pool that a place on its endpoint with these limits
+    /// is free, and those that may have requests for it alone.
+    fn offer(&self, pool: PoolId, limits: &Limits) {
         fence(Ordering::SeqCst);
-        if self.requests.taken() == 0 {
+        if self.is_empty() {
             return;
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let next = self.next(turn);
+        let next = self.next(pool, |_| true);
+        self.turns[pool.0].fetch_add(1, Ordering::Relaxed);
         let alone = self.waiting_alone_for(limits).filter(|worker| Some(*worker) != next);
         next.into_iter().chain(alone).for_each(|worker| self.tell(worker));
     }
@@ -124,20 +141,15 @@ impl Waitlist {
         self.requests.taken() == 0
     }
 
-    /// Tells the next worker but this one, if one waits, that a place is free which this one has no
-    /// use for.
-    pub fn tell_another(&self, worker: usize) {
-        let turn = self.turn.load(Ordering::Relaxed);
-        let workers = self.waiting.len();
-        let mut in_turn = (0..workers).map(|step| turn.wrapping_add(step) % workers);
-        let waits = |it: &usize| self.waiting[*it].load(Ordering::SeqCst) > 0;
-        if let Some(other) = in_turn.find(|it| *it != worker && waits(it)) {
-            self.tell(other);
-        }
+    /// The next worker but this one that waits for this pool.
+    #[must_use]
+    pub fn another(&self, worker: usize, pool: PoolId) -> Option<usize> {
+        self.next(pool, |other| other != worker)
     }
 
-    fn tell(&self, worker: usize) {
-        if self.mailboxes[worker].post(Message::PlaceFreed).is_err() {
+    /// Tells a worker that a place is free.
+    pub fn tell(&self, worker: usize) {
+        if self.mailboxes[worker].post(Message::PlacesFreed).is_err() {
             // Its sweep looks for places too.
             tracing::debug!(worker, "a worker was not told of a free place");
         }
@@ -150,26 +162,25 @@ impl Waitlist {
         workers.filter(|(_, count)| count.load(Ordering::SeqCst) > 0).map(|(worker, _)| worker)
     }
 
-    /// The first worker that waits, from this turn on.
-    fn next(&self, turn: usize) -> Option<usize> {
-        let workers = self.waiting.len();
-        let in_turn = (0..workers).map(|step| turn.wrapping_add(step) % workers);
-        in_turn.into_iter().find(|worker| self.waiting[*worker].load(Ordering::SeqCst) > 0)
+    /// The first worker that may have it and waits for this pool, from the pool's turn on.
+    fn next(&self, pool: PoolId, may: impl Fn(usize) -> bool) -> Option<usize> {
+        let (waiting, workers) = (self.waiting(pool), self.mailboxes.len());
+        let first = self.turns[pool.0].load(Ordering::Relaxed) as usize;
+        let mut in_turn = (0..workers).map(|step| (first + step) % workers);
+        in_turn.find(|worker| may(*worker) && waiting[*worker].load(Ordering::SeqCst) > 0)
     }
-}
 
-impl Place {
-    /// The limits of its endpoint.
-    #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    /// The requests that wait for any endpoint of this pool, by worker.
+    fn waiting(&self, pool: PoolId) -> &[AtomicU32] {
+        let workers = self.mailboxes.len();
+        &self.waiting[pool.0 * workers..][..workers]
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         match &self.alone {
-            None => self.list.waiting[self.worker].fetch_sub(1, Ordering::SeqCst),
+            None => self.list.waiting(self.pool)[self.worker].fetch_sub(1, Ordering::SeqCst),
             Some(limits) => {
                 limits.waiting_alone.fetch_sub(1, Ordering::SeqCst);
                 self.list.waiting_alone[self.worker].fetch_sub(1, Ordering::SeqCst)
@@ -183,7 +194,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Some(conns) = &self.limits.conns {
             conns.give();
-            self.list.offer(&self.limits);
+            self.list.offer(self.pool, &self.limits);
         }
     }
 }
@@ -203,47 +214,94 @@ mod tests {
         Arc::new(Limits::new(NonZeroU32::new(conns), None, None))
     }
 
+    /// The workers that were told since the last call.
     fn told(list: &Waitlist) -> Vec<usize> {
-        list.mailboxes.iter().map(|mailbox| mailbox.places_freed() as usize).collect()
+        let workers = list.mailboxes.iter().enumerate();
+        workers
+            .filter(|(_, mailbox)| mailbox.take_places_freed())
+            .map(|(worker, _)| worker)
+            .collect()
+    }
+
+    fn take(list: &Arc<Waitlist>, pool: PoolId, limits: &Arc<Limits>) -> Box<Place> {
+        Waitlist::take_place(list, pool, limits).unwrap()
     }
 
     #[test]
     fn freed_places_are_offered_to_the_workers_that_wait_in_turn() {
         let (list, limits) = (list_of(3, 9), limits(4));
-        let mut places: Vec<_> = (0..4).map(|_| Waitlist::take_place(&list, &limits)).collect();
-        assert!(
-            places.iter().all(Option::is_some) && Waitlist::take_place(&list, &limits).is_none()
-        );
+        let mut places: Vec<_> = (0..4).map(|_| take(&list, POOL, &limits)).collect();
+        assert!(Waitlist::take_place(&list, POOL, &limits).is_none());
         places.pop();
-        assert_eq!(told(&list), [0, 0, 0], "nobody waits");
-        let _entries = [0, 2].map(|worker| Waitlist::enter(&list, worker, None));
-        drop(places);
-        let told = told(&list);
-        assert_eq!((told[0] + told[2], told[1]), (3, 0));
-        assert!(told[0] > 0 && told[2] > 0, "{told:?}");
+        assert!(told(&list).is_empty(), "nobody waits");
+        let _entries = [0, 2].map(|worker| Waitlist::enter(&list, worker, POOL, None));
+        let mut all: Vec<_> = (0..3)
+            .map(|_| {
+                places.pop();
+                told(&list)
+            })
+            .collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all, [[0], [2]]);
+    }
+
+    #[test]
+    fn a_place_is_offered_to_nobody_who_waits_for_another_pool() {
+        let (list, limits) = (list_of(2, 9), limits(1));
+        let _other = [0, 1].map(|worker| Waitlist::enter(&list, worker, OTHER, None));
+        let place = take(&list, POOL, &limits);
+        assert!(!list.is_anothers_turn(0, &place) && !list.is_anothers_turn(1, &place));
+        drop(place);
+        assert!(told(&list).is_empty());
+        assert_eq!([0, 1].map(|worker| list.another(worker, POOL)), [None, None]);
+        assert_eq!([0, 1].map(|worker| list.another(worker, OTHER)), [Some(1), Some(0)]);
+        let _own = Waitlist::enter(&list, 1, POOL, None);
+        drop(take(&list, POOL, &limits));
+        assert_eq!(told(&list), [1]);
+        assert_eq!([0, 1].map(|worker| list.another(worker, POOL)), [Some(1), None]);
+    }
+
+    #[test]
+    fn each_pool_has_turns_of_its_own() {
+        let (list, limits) = (list_of(2, 9), limits(1));
+        let pools = [POOL, OTHER];
+        let _entries =
+            pools.map(|pool| [0, 1].map(|worker| Waitlist::enter(&list, worker, pool, None)));
+        let mut told_of = pools.map(|_| Vec::new());
+        for _ in 0..2 {
+            for (pool, told_of) in pools.iter().zip(&mut told_of) {
+                drop(take(&list, *pool, &limits));
+                told_of.extend(told(&list));
+            }
+        }
+        told_of.iter_mut().for_each(|workers| workers.sort());
+        assert_eq!(told_of, [[0, 1], [0, 1]]);
     }
 
     #[test]
     fn no_more_requests_wait_than_may() {
         let list = list_of(2, 2);
-        let entries: Vec<_> = (0..3).map(|n| Waitlist::enter(&list, n % 2, None)).collect();
+        let entries: Vec<_> =
+            (0..3).map(|n| Waitlist::enter(&list, n % 2, PoolId(n), None)).collect();
         assert_eq!(entries.iter().flatten().count(), 2);
         drop(entries);
-        assert!(Waitlist::enter(&list, 1, None).is_some());
+        assert!(Waitlist::enter(&list, 1, POOL, None).is_some());
     }
 
     #[test]
     fn a_worker_keeps_its_connection_unless_another_is_next() {
         let (list, limits) = (list_of(2, 9), limits(1));
-        assert!(!list.is_anothers_turn(0, &limits), "nobody waits");
-        let _other = Waitlist::enter(&list, 1, None);
-        assert!(list.is_anothers_turn(0, &limits) && !list.is_anothers_turn(1, &limits));
-        let _own = Waitlist::enter(&list, 0, None);
+        let place = take(&list, POOL, &limits);
+        assert!(!list.is_anothers_turn(0, &place), "nobody waits");
+        let _other = Waitlist::enter(&list, 1, POOL, None);
+        assert!(list.is_anothers_turn(0, &place) && !list.is_anothers_turn(1, &place));
+        let _own = Waitlist::enter(&list, 0, POOL, None);
         let turns: Vec<_> = (0..4)
             .map(|_| {
-                let is_anothers = list.is_anothers_turn(0, &limits);
+                let is_anothers = list.is_anothers_turn(0, &place);
                 if is_anothers {
-                    list.offer(&limits);
+                    list.offer(POOL, &limits);
                 }
                 is_anothers
             })
@@ -254,16 +312,17 @@ mod tests {
     #[test]
     fn a_place_goes_to_those_who_wait_for_its_endpoint() {
         let (list, wanted, other) = (list_of(3, 9), limits(1), limits(1));
-        let places = [&wanted, &other].map(|limits| Waitlist::take_place(&list, limits));
-        let _alone = Waitlist::enter(&list, 2, Some(wanted.clone()));
-        let is_anothers = [&wanted, &other].map(|limits| list.is_anothers_turn(0, limits));
-        assert_eq!(is_anothers, [true, false]);
-        assert!(!list.is_anothers_turn(2, &wanted));
-        let [wanted, other] = places;
-        drop(other);
-        assert_eq!(told(&list), [0, 0, 0]);
-        let _any = Waitlist::enter(&list, 1, None);
-        drop(wanted);
-        assert_eq!(told(&list), [0, 1, 1]);
+        let [wanted_place, other_place] = [&wanted, &other].map(|limits| take(&list, POOL, limits));
+        let _alone = Waitlist::enter(&list, 2, POOL, Some(wanted));
+        assert!(list.is_anothers_turn(0, &wanted_place) && !list.is_anothers_turn(0, &other_place));
+        assert!(!list.is_anothers_turn(2, &wanted_place));
+        drop(other_place);
+        assert!(told(&list).is_empty());
+        let _any = Waitlist::enter(&list, 1, POOL, None);
+        drop(wanted_place);
+        assert_eq!(told(&list), [1, 2]);
     }
+
+    const POOL: PoolId = PoolId(0);
+    const OTHER: PoolId = PoolId(POOLS_MAX - 1);
 }

@@ -62,6 +62,8 @@ mod etcd;
 mod etcd_writes;
 /// What happens to a request when its backend fails: retries, 502, 504, cut bodies; clients that leave.
 mod failures;
+/// Requests that wait for one pool, and the others.
+mod fairness;
 /// The metrics of a running proxy: each figure is the truth.
 mod figures;
 /// Flags, environment, help, exit code 64; two processes on one address.

@@ -22,7 +22,7 @@ fn limited(upstreams: &[&Upstream], conns: usize) -> Flags {
 }
 
 /// Answers each request with its target, when the turnstile lets it.
-fn holding(turnstile: &Turnstile) -> Upstream {
+pub fn holding(turnstile: &Turnstile) -> Upstream {
     let turnstile = turnstile.clone();
     Upstream::scripted(move |served| {
         while let Some(request) = served.request() {
@@ -33,7 +33,7 @@ fn holding(turnstile: &Turnstile) -> Upstream {
 }
 
 /// Answers each request with the number of its connection.
-fn numbering() -> Upstream {
+pub fn numbering() -> Upstream {
     let conns = Arc::new(AtomicUsize::new(0));
     Upstream::scripted(move |served| {
         let mut number = None;
@@ -44,7 +44,7 @@ fn numbering() -> Upstream {
     })
 }
 
-fn send(client: &mut Client, target: &str) {
+pub fn send(client: &mut Client, target: &str) {
     client.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
 }
 
