@@ -112,6 +112,15 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.get_retries(cause)).sum()
     }
 
+    /// The requests that went to the pool of this index, and the attempts for them that others
+    /// followed, over all workers.
+    #[must_use]
+    pub fn retries_of_pool(&self, pool: usize) -> [u64; 2] {
+        let mut sums = [0; 2];
+        self.lanes.iter().for_each(|lane| lane.retries_by_pool.add_to(pool, &mut sums));
+        sums
+    }
+
     /// Requests that are over and whose status is of one class, over all workers.
     #[must_use]
     pub fn sum_status(&self, class: StatusClass) -> u64 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::Cause;
 use crate::metrics::answers::{By, Finished, StatusClass};
 use crate::metrics::histogram::Histogram;
-use crate::metrics::tables::{BackendTable, PoolTable};
+use crate::metrics::tables::{BackendTable, PoolTable, RetryTable};
 use crate::metrics::{BackendCounter, Counter, Latency, step, step32};
 
 /// One worker's counters.
@@ -23,6 +23,7 @@ pub struct Lane {
     pub(super) backends: BackendTable,
     /// Requests that no backend answered, by pool; the last row is of none.
     pub(super) pools: PoolTable,
+    pub(super) retries_by_pool: RetryTable,
     /// Unused connections that are kept, by slot.
     idle: Box<[AtomicU32]>,
     pub(super) in_flight: Box<[AtomicU32]>,
@@ -52,6 +53,7 @@ impl Lane {
             latencies: Latency::ALL.map(|_| Histogram::new()),
             backends: BackendTable::new(slots),
             pools: PoolTable::new(POOLS_COUNTED + 1),
+            retries_by_pool: RetryTable::new(POOLS_COUNTED),
             idle: gauges(),
             in_flight: gauges(),
             in_flight_total: AtomicU32::new(0),
@@ -118,6 +120,16 @@ impl Lane {
     /// Counts how long a request took.
     pub fn record(&self, latency: Latency, time: Duration) {
         self.latencies[latency as usize].record(time);
+    }
+
+    /// Counts a request that goes to the pool of this index,
+    pub fn add_to_pool(&self, pool: usize) {
+        self.retries_by_pool.add_request(pool);
+    }
+
+    /// and an attempt for one that another follows.
+    pub fn add_retry_in_pool(&self, pool: usize) {
+        self.retries_by_pool.add_retry(pool);
     }
 
     /// Counts an attempt that ended so and that another follows, on the endpoint of this slot if

@@ -56,6 +56,21 @@ impl PoolTable {
     }
 }
 
+/// By pool: what its retry budget is made of.
+pub(super) type RetryTable = Table<2>;
+
+impl RetryTable {
+    /// Counts a request that goes to the pool,
+    pub(super) fn add_request(&self, pool: usize) {
+        self.row(pool).into_iter().for_each(|row| step(&row[0], 1));
+    }
+
+    /// and an attempt for one that another follows.
+    pub(super) fn add_retry(&self, pool: usize) {
+        self.row(pool).into_iter().for_each(|row| step(&row[1], 1));
+    }
+}
+
 /// By slot: what is counted for the endpoint in it.
 pub(super) type BackendTable = Table<BACKEND_WORDS>;
 

@@ -1,15 +1,15 @@
-//! How many retries a worker may make, so that they do not double the load of backends in need.
+//! How many retries a pool's requests may have, so that they do not double the load of backends in
+//! need.
 //!
-//! Counts the requests and retries of all workers over the last `WINDOW`. Pure: the counts are
-//! arguments. Asked only when an attempt has failed.
+//! Counts the pool's requests and retries of all workers over the last `WINDOW`. Pure: the counts
+//! are arguments. Asked only when an attempt has failed.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::config::RetryConfig;
 
-/// What all workers have counted so far.
+/// What all workers have counted for a pool so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Requests.
@@ -21,23 +21,23 @@ pub struct Counts {
 /// The counts at the marks of the window, the oldest at the front.
 #[derive(Debug)]
 pub struct Budget {
-    marks: RefCell<VecDeque<Counts>>,
+    marks: VecDeque<Counts>,
 }
 
 impl Budget {
-    /// The budget of a worker that starts at these counts.
+    /// A budget that starts at these counts.
     #[must_use]
     pub fn new(now: Counts) -> Budget {
         // A window's room at once: marks are made while requests are served.
         let mut marks = VecDeque::with_capacity(MARKS);
         marks.push_back(now);
-        Budget { marks: RefCell::new(marks) }
+        Budget { marks }
     }
 
     /// Moves the window on, after so many times `MARK_INTERVAL`: more than one when the worker had
     /// nothing to look after.
-    pub fn mark(&self, now: Counts, intervals: usize) {
-        let mut marks = self.marks.borrow_mut();
+    pub fn mark(&mut self, now: Counts, intervals: usize) {
+        let marks = &mut self.marks;
         for _ in 0..intervals.min(MARKS) {
             if marks.len() >= MARKS {
                 marks.pop_front();
@@ -55,7 +55,7 @@ impl Budget {
     /// How many retries are within the budget just now.
     #[must_use]
     pub fn left(&self, now: Counts, config: &RetryConfig) -> u64 {
-        let oldest = self.marks.borrow().front().copied().unwrap_or_default();
+        let oldest = self.marks.front().copied().unwrap_or_default();
         let requests = now.requests.wrapping_sub(oldest.requests);
         let retries = now.retries.wrapping_sub(oldest.retries);
         let share = requests.saturating_mul(u64::from(config.budget_percent)) / 100;
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn time_without_marks_counts() {
-        let budget = Budget::new(Counts::default());
+        let mut budget = Budget::new(Counts::default());
         let then = Counts { requests: 30, retries: 30 };
         budget.mark(then, 1);
         assert!(!budget.allows(then, &config(20, 3)));
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_lies_before_the_window_counts_no_more() {
-        let budget = Budget::new(Counts::default());
+        let mut budget = Budget::new(Counts::default());
         let then = Counts { requests: 1_000_000, retries: 100 };
         for _ in 0..MARKS {
             assert!(budget.allows(then, &config(20, 3)));

@@ -311,7 +311,7 @@ impl<'a> Downlink<'a> {
             && is_sent
             && has_other
             && is_repeatable
-            && self.worker().affords_retry(&self.terms.config.retry)
+            && self.terms.record.affords_retry(&self.terms.config.retry)
         {
             return Err(started(Cause::ResponseStatus));
         }

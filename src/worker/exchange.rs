@@ -63,7 +63,7 @@ async fn try_endpoints(
         let may_follow = retry::may_follow(failure, repeatable, retries, &request.config().retry);
         // An answer, or the wait for one, is given up only after the budget was asked.
         let is_given_up = matches!(failure.cause, Cause::ResponseStatus | Cause::BackendDown);
-        let is_afforded = || is_given_up || record.worker.affords_retry(&request.config().retry);
+        let is_afforded = || is_given_up || record.affords_retry(&request.config().retry);
         if !may_follow || record.worker.is_stopping() || !is_afforded() {
             record.note_backend(failure.cause, endpoint);
             return answer(record, client, request, failure.cause).await;

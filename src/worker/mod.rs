@@ -239,7 +239,7 @@ async fn sweep(worker: Rc<Worker>) {
             // The oldest ones of each endpoint, since each look costs a system call.
             let is_alive = |kept: &Kept| kept.stream.pending() == Pending::Nothing;
             worker.idle.borrow_mut().sweep(now, POOL_LOOKS_MAX, is_alive);
-            worker.mark_budget(passed);
+            worker.mark_budgets(passed);
             worker.facts.trim();
             freed += worker.silence.turn() + worker.buffers.trim();
             if freed >= FREED_MIN || (freed > 0 && worker.deadlines.is_empty()) {
@@ -271,7 +271,7 @@ const WIND_UP_TIME: Duration = Duration::from_secs(1);
 const CUT_TIME: Duration = Duration::from_millis(100);
 const WIND_UP_POLL: Duration = Duration::from_millis(5);
 /// How often dead pooled connections are closed, silent clients parked, kept log lines written, and
-/// the window of the retry budget moved on.
+/// the windows of the retry budgets moved on.
 const TIDY_INTERVAL: Duration = MARK_INTERVAL;
 /// How many buffers and parked clients make it worth while to give their memory back: about 1 MiB.
 const FREED_MIN: usize = 64;

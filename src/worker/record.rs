@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::access_log::Captured;
 use crate::clock;
+use crate::config::RetryConfig;
 use crate::error::Cause;
 use crate::http1::Version;
 use crate::http1::request::RequestHead;
@@ -211,6 +212,15 @@ impl<'c> Record<'c> {
     pub fn note_retry(&self, cause: Cause, endpoint: Option<&Endpoint>) {
         self.facts.retries.set(self.facts.retries.get().saturating_add(1));
         self.worker.note_retry(cause, &self.peer.address.client, endpoint);
+        if let Some(pool) = self.facts.pool.get() {
+            self.worker.lane().add_retry_in_pool(pool.0);
+        }
+    }
+
+    /// Whether the budget of its pool leaves room for one more retry.
+    #[must_use]
+    pub fn affords_retry(&self, config: &RetryConfig) -> bool {
+        self.facts.pool.get().is_some_and(|pool| self.worker.affords_retry(pool, config))
     }
 
     /// Where bytes to the client are counted.

@@ -180,6 +180,7 @@ pub fn read(record: &Record<'_>, buffer: &mut Buffer) -> Result<Option<Request>,
     let Destination { pool, refusal, hash, session } = destination;
     if refusal.is_none() {
         record.routed(pool, &snapshot);
+        worker.lane().add_to_pool(pool.0);
     }
     let head_bytes = scratch.request.len();
     let facts = facts_of(&head, upgrade);

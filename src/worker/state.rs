@@ -2,10 +2,10 @@
 
 mod guards;
 mod logs;
+mod retries;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -18,16 +18,16 @@ use monoio::net::TcpListener;
 
 use crate::access_log::{Inlet, Pen};
 use crate::clock;
-use crate::config::{Config, Faults, Policy, RetryConfig};
+use crate::config::{Config, Faults, Policy};
 use crate::http1::client;
 use crate::metrics::{Counter, Lane, Lanes};
 use crate::panic::contained;
 use crate::upstream::balance::{Ask, Cursor};
-use crate::upstream::endpoint::{Endpoint, Slot};
+use crate::upstream::endpoint::Slot;
 use crate::upstream::outcome::{self, Kind};
 use crate::upstream::pool::IdlePool;
 use crate::upstream::snapshot::{Held, Pool, PoolId, Published, View};
-use crate::worker::budget::{Budget, Counts, MARK_INTERVAL};
+use crate::worker::budget::Budget;
 use crate::worker::buffer::{Buffers, Store};
 use crate::worker::causes::CauseLog;
 use crate::worker::deadline::Deadlines;
@@ -70,7 +70,8 @@ pub struct Worker {
     /// and those of all workers.
     pub waitlist: Arc<Waitlist>,
     id: usize,
-    budget: Budget,
+    /// The retry budgets, by pool.
+    budgets: RefCell<Vec<Budget>>,
     /// The epoch of the snapshot that requests in the queue were last told of.
     heeded: Cell<u64>,
     outcomes: Sender<outcome::Outcome>,
@@ -137,6 +138,7 @@ impl Worker {
             shared;
         let mut view = View::new(published);
         let snapshot = Rc::new(Held::load(&mut view));
+        let budgets = retries::budgets(&lanes, snapshot.pools.len());
         let rate = config.client.rate_max.map(|per_second| {
             RateLimit::new(per_second.get(), config.workers.cores.len(), ADDRESSES_MAX)
         });
@@ -153,7 +155,7 @@ impl Worker {
             queue: Queue::default(),
             waitlist,
             id,
-            budget: Budget::new(counts_of(&lanes)),
+            budgets: RefCell::new(budgets),
             heeded: Cell::new(0),
             outcomes,
             lanes_held: Rc::new(lanes.clone()),
@@ -239,48 +241,6 @@ impl Worker {
         if self.outcomes.try_send(outcome::Outcome { slot, kind, successes }).is_err() {
             self.lane().add(Counter::OutcomesDropped);
         }
-    }
-
-    /// Whether the retries of all workers leave room for one more; counts it if not.
-    pub fn affords_retry(&self, config: &RetryConfig) -> bool {
-        let is_affordable = self.budget.allows(self.retry_counts(), config);
-        if !is_affordable {
-            self.lane().add(Counter::RetriesDenied);
-        }
-        is_affordable
-    }
-
-    /// Lets requests that wait know of endpoints that came and went: looks for a place are taken
-    /// up, and the waits for answers of endpoints that are down ended, if there is one that is not.
-    /// Closes unused connections to endpoints that are gone.
-    pub fn heed_snapshot(&self) {
-        let snapshot = self.snapshot();
-        if self.heeded.replace(snapshot.epoch) != snapshot.epoch {
-            self.queue.call_all();
-            let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
-            let slots: HashSet<Slot> = endpoints.map(|it| it.slot).collect();
-            // Connections to what is no endpoint any more are of no use to anybody.
-            self.idle.borrow_mut().retain(|slot| slots.contains(&slot));
-        }
-        for pool in &snapshot.pools {
-            let is_sick = |it: &&Endpoint| it.is_sick;
-            let sick: Vec<Slot> = pool.endpoints.iter().filter(is_sick).map(|it| it.slot).collect();
-            if !sick.is_empty() && pool.endpoints.iter().any(Endpoint::is_eligible) {
-                // What the budget does not cover is better left waiting than refused.
-                let retries_max = self.budget.left(self.retry_counts(), &pool.config.retry);
-                self.deadlines.leave(retries_max, |slot| sick.contains(&slot));
-            }
-        }
-    }
-
-    /// Moves the window of the retry budget on by the time that has passed.
-    pub fn mark_budget(&self, passed: Duration) {
-        let intervals = passed.as_millis() / MARK_INTERVAL.as_millis();
-        self.budget.mark(self.retry_counts(), usize::try_from(intervals).unwrap_or(usize::MAX));
-    }
-
-    fn retry_counts(&self) -> Counts {
-        counts_of(&self.lanes)
     }
 
     /// The faults that tests provoke; a worker that took over from a dead one has none.
@@ -405,11 +365,6 @@ impl Worker {
             self.ended.notify();
         }
     }
-}
-
-/// What the retry budget is made of.
-fn counts_of(lanes: &Lanes) -> Counts {
-    Counts { requests: lanes.sum(Counter::Requests), retries: lanes.sum(Counter::Retries) }
 }
 
 /// How many unused records are kept, 0.3 kB each: some always, and as many as a burst needs.

@@ -1,5 +1,5 @@
-//! Pools whose backends have `max-conns`: requests that wait for a place in one hold up no other
-//! pool, on whichever worker, and cost no processor time.
+//! What happens in one pool leaves the others alone: requests that wait for a place in it, on
+//! whichever worker, and its retries.
 
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,28 @@ use crate::support::{SOON, Scratch, Turnstile, wait_until};
 
 const HELD: usize = 8;
 
-/// A pool `held` with one place for what is below /held, and a pool `free` for the rest.
-fn start(held: &Upstream, free: &Upstream, free_conns: usize, workers: &str) -> Proxy {
+/// A proxy with these pools, all of whose backends have these options; requests below the pool's
+/// name go there.
+fn start(pools: &[(&str, &[&Upstream], &str)], flags: Flags) -> Proxy {
+    let mut text = String::new();
+    for (name, upstreams, options) in pools {
+        let backends: Vec<_> =
+            upstreams.iter().map(|it| format!("\"{}{options}\"", it.url())).collect();
+        text += &format!("[[pools]]\nname = \"{name}\"\nbackends = [{}]\n", backends.join(", "));
+        text += &format!("[[routes]]\npath-prefix = \"/{name}\"\npool = \"{name}\"\n");
+    }
     let scratch = Scratch::new("fairness");
-    let text = format!(
-        "[[pools]]\nname = \"held\"\nbackends = [\"{},max-conns=1\"]\n\
-         [[pools]]\nname = \"free\"\nbackends = [\"{},max-conns={free_conns}\"]\n\
-         [[routes]]\npath-prefix = \"/held\"\npool = \"held\"\n[[routes]]\npool = \"free\"\n",
-        held.url(),
-        free.url(),
-    );
     std::fs::write(scratch.join("lane.toml"), text).unwrap();
     let config = scratch.join("lane.toml").display().to_string();
-    let flags = Flags::to(&[]).with("--config", &config).with("--workers", workers);
-    let flags = flags.with("--health-interval", "60s").with("--queue-timeout", "60s");
-    flags.with("--admin", "127.0.0.1:0").start()
+    flags.with("--config", &config).with("--health-interval", "60s").start()
+}
+
+/// A pool `held` with one place, and a pool `free`.
+fn limited(held: &Upstream, free: &Upstream, free_conns: usize, workers: &str) -> Proxy {
+    let flags = Flags::to(&[]).with("--workers", workers).with("--queue-timeout", "60s");
+    let free_options = format!(",max-conns={free_conns}");
+    let pools = [("held", &[held][..], ",max-conns=1"), ("free", &[free], &free_options)];
+    start(&pools, flags.with("--admin", "127.0.0.1:0"))
 }
 
 /// One request that the pool `held` serves until the turnstile lets it go, and others behind it.
@@ -62,7 +69,7 @@ fn those_who_wait_for_one_pool_hold_up_no_other_and_cost_nothing() {
     for free_conns in [9, 1] {
         let turnstile = Turnstile::default();
         let (held, free) = (holding(&turnstile), numbering());
-        let proxy = start(&held, &free, free_conns, "2");
+        let proxy = limited(&held, &free, free_conns, "2");
         let mut waiting = wait_in_line(&proxy, &held);
         // Enough that each worker has some of either.
         let mut clients: Vec<_> = (0..12).map(|_| proxy.client()).collect();
@@ -88,7 +95,7 @@ fn those_who_wait_for_one_pool_hold_up_no_other_and_cost_nothing() {
 fn who_waited_first_for_a_pool_is_served_first_whatever_goes_to_others() {
     let turnstile = Turnstile::default();
     let (held, free) = (holding(&turnstile), numbering());
-    let proxy = start(&held, &free, 1, "1");
+    let proxy = limited(&held, &free, 1, "1");
     let mut waiting = wait_in_line(&proxy, &held);
     let mut clients: Vec<_> = (0..4).map(|_| proxy.client()).collect();
     for client in &mut waiting {
@@ -101,4 +108,23 @@ fn who_waited_first_for_a_pool_is_served_first_whatever_goes_to_others() {
     let targets: Vec<_> = requests.iter().map(|request| request.head.target()).collect();
     let expected: Vec<_> = (0..HELD).map(|number| format!("/held/{number}")).collect();
     assert_eq!(targets, expected);
+}
+
+#[test]
+fn the_retries_of_one_pool_leave_anothers_budget_alone() {
+    let losing = || Upstream::scripted(|served| drop(served.request()));
+    let ([one, other], [there, too]) = ([losing(), losing()], [numbering(), numbering()]);
+    // Ten in the window's ten seconds.
+    let flags = Flags::to(&[]).with("--retry-budget-percent", "0").with("--retry-budget-min", "1");
+    let pools = [("one", &[&one, &there][..], ""), ("other", &[&other, &too], "")];
+    let proxy = start(&pools, flags.with("--eject-after", "0"));
+    let mut client = proxy.client();
+    let mut failed_of = |target: &str, count: usize| {
+        let statuses = (0..count).map(|_| client.get(target).status());
+        statuses.filter(|status| *status != 200).count()
+    };
+    let failed = failed_of("/one", 60);
+    assert!(failed > 0, "the budget of the first pool is used up");
+    assert_eq!(failed_of("/other", 5), 0);
+    assert!(other.request_count() > 0, "some were retried");
 }

@@ -108,8 +108,8 @@ pub(in crate::cli) struct RetryArgs {
     #[arg(long, value_name = "BYTES", default_value = "65536",
         env = "CORELANE_RETRY_BODY_BYTES_MAX", value_parser = number(0, 16_777_216))]
     pub(in crate::cli) retry_body_bytes_max: u32,
-    /// The most retries, in percent of the requests of the last 10 s; the larger of this and
-    /// --retry-budget-min counts [limits: 0 to 100].
+    /// The most retries in a pool, in percent of its requests of the last 10 s; the larger of this
+    /// and --retry-budget-min counts [limits: 0 to 100].
     #[arg(long, value_name = "PERCENT", default_value = "20",
         env = "CORELANE_RETRY_BUDGET_PERCENT", value_parser = percent())]
     pub(in crate::cli) retry_budget_percent: u8,
