@@ -157,14 +157,15 @@ struct Column {
 }
 
 /// The columns by importance: those that do not fit are left out.
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     Column { head: "STATE", width: 14, read: |it, _| state(&it.state) },
     Column { head: "BACKEND", width: 22, read: |it, _| name_of(it) },
     Column { head: "REQ/S", width: 8, read: |it, _| rate(it.last_second.requests) },
     Column { head: "ERR/S", width: 7, read: |it, _| rate(it.last_second.errors) },
-    Column { head: "P50 / P99", width: 17, read: |it, _| latency_of(it) },
+    Column { head: "P99", width: 8, read: |it, _| seconds(it.last_second.p99_seconds) },
     Column { head: "IN FLIGHT", width: 11, read: |it, _| in_flight_of(it) },
     Column { head: "SINCE", width: 7, read: |it, status| age(&it.since, &status.now) },
+    Column { head: "P50", width: 8, read: |it, _| seconds(it.last_second.p50_seconds) },
     Column { head: LAST_HEAD, width: 16, read: |it, _| it.why.clone() },
     Column { head: "WEIGHT", width: 10, read: |it, _| weight_of(it) },
     Column { head: "REQUESTS", width: 13, read: |it, _| count(it.requests) },
@@ -173,14 +174,6 @@ const COLUMNS: [Column; 10] = [
 fn name_of(backend: &Backend) -> String {
     let backup = if backend.backup { " (backup)" } else { "" };
     format!("{}{backup}", backend.id)
-}
-
-fn latency_of(backend: &Backend) -> String {
-    let it = &backend.last_second;
-    match it.p50_seconds {
-        Some(_) => format!("{} / {}", seconds(it.p50_seconds), seconds(it.p99_seconds)),
-        None => seconds(None),
-    }
 }
 
 fn in_flight_of(backend: &Backend) -> String {
