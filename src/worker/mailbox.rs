@@ -192,7 +192,15 @@ const WAKE_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::num::NonZeroU32;
+    use std::rc::Rc;
+
+    use monoio::io::Canceller;
+
     use super::*;
+    use crate::config::DriverChoice;
+    use crate::worker::driver::Runtime;
 
     #[test]
     fn orders_and_free_places_are_not_lost_among_requests_for_connections() {
@@ -219,5 +227,24 @@ mod tests {
         }
         let freed = Message::PlacesFreed;
         assert_eq!(taken, [freed, ask, ask, freed]);
+    }
+    #[test]
+    fn a_flood_of_messages_starves_no_other_task() {
+        for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
+            let (mut runtime, _) = Runtime::build(choice, NonZeroU32::MIN).unwrap();
+            let (mailbox, inbox) = Mailbox::new().unwrap();
+            let is_over = Rc::new(Cell::new(false));
+            mailbox.post(Message::PlacesFreed).unwrap();
+            let is_flooding = is_over.clone();
+            // Each message brings the next.
+            let on_message = move |message| mailbox.post(message).is_ok() && !is_flooding.get();
+            runtime.block_on(async {
+                let canceller = Canceller::new();
+                let receiving = monoio::spawn(inbox.receive(canceller.handle(), on_message));
+                monoio::time::sleep(PAUSE).await;
+                is_over.set(true);
+                receiving.await.unwrap();
+            });
+        }
     }
 }
