@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -57,8 +58,9 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<Listener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    // The accepted sockets have it, too.
+    // The accepted sockets have both, too.
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_tcp_user_timeout(Some(UNREAD_TIMEOUT))?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     let socket = std::net::TcpListener::from(socket);
@@ -110,6 +112,8 @@ impl Drop for SocketFile {
 
 /// What the kernel keeps of answers for a client that does not read; it takes twice as much.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// How long the kernel keeps it once the client takes nothing more, also after the close.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
 /// Read and write for the owner.
