@@ -95,10 +95,13 @@ pub async fn accept(worker: Rc<Worker>, socket: Rc<TcpListener>, index: usize) {
 }
 
 /// Accepts who has waited while the last one was accepted: with 2,000 clients that connect at
-/// once, each would wait for as many turns of the loop as there are before it.
+/// once, each would wait for as many turns of the loop as there are before it. A turn takes as
+/// long as there are clients, so that many are accepted in it: those who are open wait for twice as
+/// long at most, and those who wait for few turns, however many they are.
 async fn take_waiting(worker: &Rc<Worker>, door: &Door) -> io::Result<()> {
     let fd = door.socket.as_raw_fd();
-    for _ in 0..ACCEPTS_MAX {
+    let clients_open = worker.lane().get(Counter::ClientsOpen);
+    for _ in 0..clients_open.clamp(ACCEPTS_MIN, ACCEPTS_MAX) {
         // Nobody else accepts from this socket: what is readable does not block.
         if worker.is_stopping() || !sys::is_readable(fd) {
             break;
@@ -195,9 +198,10 @@ fn is_end(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::CANCELED))
 }
 
-/// How many connections are accepted beside the one that the loop was woken for, before those that
-/// are open have their turn again.
-const ACCEPTS_MAX: usize = 63;
+/// How many connections are accepted beside the one that the loop was woken for, where few are open
+/// and where many are, most of which may be idle.
+const ACCEPTS_MIN: u64 = 63;
+const ACCEPTS_MAX: u64 = 1023;
 /// The first and the longest pause after accepting failed.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
