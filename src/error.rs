@@ -144,6 +144,8 @@ pub enum Cause {
     AcceptExhausted,
     /// The path can be read in ways that lead to different routes.
     RequestPathAmbiguous,
+    /// corelane was told to end, or this worker does, before the request was over.
+    Stopped,
     /// No route takes the request.
     NoRoute,
     /// No endpoint is eligible.
@@ -184,7 +186,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Cause; 56] = [
+    pub const ALL: [Cause; 57] = [
         Cause::RequestIsTls,
         Cause::RequestSyntax,
         Cause::RequestBareLineEnd,
@@ -223,6 +225,7 @@ impl Cause {
         Cause::ClientsMax,
         Cause::AcceptExhausted,
         Cause::RequestPathAmbiguous,
+        Cause::Stopped,
         Cause::NoRoute,
         Cause::NoEndpoint,
         Cause::EndpointsBusy,

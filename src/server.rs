@@ -190,8 +190,8 @@ impl Server {
         }
         self.is_draining = true;
         self.tell(Message::Drain);
-        self.control.handle().leave_state_blocking();
         let deadline = Instant::now() + self.config.drain_timeout;
+        self.control.handle().leave_state();
         let second = self.supervise(Some(deadline))?;
         let left = self.lanes.sum(Counter::ClientsOpen);
         match second {
@@ -401,7 +401,7 @@ impl Server {
     fn tell_end(&self) {
         let requests = self.lanes.sum(Counter::Requests);
         let relayed = self.lanes.sum(Counter::Relayed);
-        let in_flight = self.lanes.in_flight_total();
+        let (in_flight, cut) = (self.lanes.in_flight_total(), self.lanes.sum_cause(Cause::Stopped));
         for cause in Cause::ALL {
             let count = self.lanes.sum_cause(cause);
             if count > 0 {
@@ -418,7 +418,7 @@ impl Server {
         }
         let handed_over = self.lanes.sum(Counter::HandedOver);
         let imbalance = format_args!("{:.2}", self.lanes.imbalance(Counter::Accepted));
-        tracing::info!(requests, relayed, in_flight, handed_over, %imbalance, "ended");
+        tracing::info!(requests, relayed, in_flight, cut, handed_over, %imbalance, "ended");
     }
 }
 

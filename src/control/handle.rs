@@ -366,10 +366,10 @@ impl Handle {
         self.ask(|reply| Command::Diff(from, to, reply)).await?
     }
 
-    /// Leaves the state file to the next process; what changes from now on is not kept. Blocks.
-    pub fn leave_state_blocking(&self) {
-        if self.commands.blocking_send(Command::Leave).is_err() {
-            tracing::debug!("the control thread has ended, and left the state file");
+    /// Leaves the state file to the next process; what changes from now on is not kept.
+    pub fn leave_state(&self) {
+        if let Err(error) = self.commands.try_send(Command::Leave) {
+            tracing::warn!(%error, "the state file is left only when this process ends");
         }
     }
 

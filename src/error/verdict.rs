@@ -104,6 +104,7 @@ impl Cause {
             C::RequestPathAmbiguous => {
                 refuse(400, "request-path-ambiguous", "the path can be read in more than one way")
             }
+            C::Stopped => silent("stopped", "corelane ended before the request was over"),
             C::NoRoute => fail(
                 404,
                 Retry::Never,

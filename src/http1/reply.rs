@@ -51,7 +51,10 @@ pub fn write_redirect(
     out.extend_from_slice(b"HTTP/1.1 ");
     write_display(out, format_args!("{status} {reason}\r\nLocation: "));
     out.extend_from_slice(location);
-    out.extend_from_slice(b"\r\nContent-Type: text/plain; charset=utf-8\r\n");
+    out.extend_from_slice(
+        b"\r\nContent-Type: text/plain; charset=utf-8\r\n\
+          Proxy-Status: corelane; details=\"redirect\"\r\n",
+    );
     // A space and an LF.
     let body_bytes = STATUS_DIGITS + reason.len() + 2;
     write_display(out, format_args!("Content-Length: {body_bytes}\r\n"));

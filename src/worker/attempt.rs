@@ -73,12 +73,13 @@ pub async fn run(
         Ok((_, relayed)) => relayed.cause,
         Err(failure) => Some(failure.cause),
     };
+    let cause = cause.map(|cause| record.true_cause(cause));
     let fared = how_it_fared(cause, seen.get(), is_reused);
     report(worker, request, slot, fared, (started, seen.get()));
     let (mut backend, relayed) = relayed?;
     let endpoint = snapshot.pool(request.pool).endpoints.get(index);
-    match relayed.cause {
-        Some(cause) => record.note_backend(cause, endpoint),
+    match cause {
+        Some(cause) => _ = record.note_backend(cause, endpoint),
         None => {
             worker.lane().add(Counter::Relayed);
             let passed = clock::now().duration_since(request.at);

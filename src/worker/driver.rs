@@ -25,6 +25,14 @@ pub enum Runtime {
     Epoll(Box<monoio::Runtime<TimeDriver<LegacyDriver>>>),
 }
 
+impl Drop for Runtime {
+    /// Lets go of the ring's memory before the runtime is dropped: as long as that is mapped, the
+    /// kernel does not end the ring, whose operations write into buffers that the runtime frees.
+    fn drop(&mut self) {
+        RING_COUNTS.set(None);
+    }
+}
+
 impl Runtime {
     /// The runtime that `choice` allows, and its name for the log.
     ///
@@ -119,7 +127,7 @@ pub struct Refusal {
 #[must_use]
 pub fn attempts(ring_entries: NonZeroU32) -> Vec<Attempt> {
     let attempt = |(name, flags): (&'static str, SetFlags)| {
-        let refusal = on_ring(flags, ring_entries).err();
+        let refusal = RingCounts::of_new(|| on_ring(flags, ring_entries)).err();
         let refusal =
             refusal.map(|error| Refusal { reason: error.to_string(), advice: advice(&error) });
         Attempt { name, refusal }
@@ -132,7 +140,7 @@ pub fn attempts(ring_entries: NonZeroU32) -> Vec<Attempt> {
 /// # Errors
 /// When no ring can be had to ask.
 pub fn missing_operations() -> io::Result<Vec<&'static str>> {
-    let ring = io_uring::IoUring::new(PROBE_ENTRIES)?;
+    let (ring, _counts) = RingCounts::of_new(|| io_uring::IoUring::new(PROBE_ENTRIES))?;
     let mut probe = io_uring::Probe::new();
     ring.submitter().register_probe(&mut probe)?;
     let missing = OPERATIONS.iter().filter(|(_, code)| !probe.is_supported(*code));

@@ -65,8 +65,8 @@ async fn try_endpoints(
         let is_given_up = matches!(failure.cause, Cause::ResponseStatus | Cause::BackendDown);
         let is_afforded = || is_given_up || record.affords_retry(&request.config().retry);
         if !may_follow || record.worker.is_stopping() || !is_afforded() {
-            record.note_backend(failure.cause, endpoint);
-            return answer(record, client, request, failure.cause).await;
+            let cause = record.note_backend(failure.cause, endpoint);
+            return answer(record, client, request, cause).await;
         }
         record.note_retry(failure.cause, endpoint);
         retries.count += 1;
@@ -81,7 +81,7 @@ async fn try_endpoints(
         }
         last = Some(failure.cause);
     };
-    record.note(cause);
+    let cause = record.note(cause);
     answer(record, client, request, cause).await
 }
 

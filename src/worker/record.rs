@@ -197,15 +197,26 @@ impl<'c> Record<'c> {
     }
 
     /// Counts and logs what ended the request.
-    pub fn note(&self, cause: Cause) {
+    pub fn note(&self, cause: Cause) -> Cause {
+        let cause = self.true_cause(cause);
         self.facts.cause.set(Some(cause));
         self.worker.note(cause, &self.peer.address.client);
+        cause
     }
 
     /// The same for a request that went to this endpoint.
-    pub fn note_backend(&self, cause: Cause, endpoint: Option<&Endpoint>) {
+    pub fn note_backend(&self, cause: Cause, endpoint: Option<&Endpoint>) -> Cause {
+        let cause = self.true_cause(cause);
         self.facts.cause.set(Some(cause));
         self.worker.note_backend(cause, &self.peer.address.client, endpoint);
+        cause
+    }
+
+    /// What ended the request where its sockets say `cause`: a worker that stops has cut them, and
+    /// neither the client nor the backend is at fault.
+    #[must_use]
+    pub fn true_cause(&self, cause: Cause) -> Cause {
+        if self.worker.is_stopping() { Cause::Stopped } else { cause }
     }
 
     /// Counts and logs what ended an attempt, after which another follows.

@@ -3,6 +3,7 @@
 //! proxy can show, `answers` every refusal of a request for its grammar; `health` and `retries` those
 //! after which another backend is asked.
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::access_log::Logging;
@@ -227,7 +228,9 @@ fn requests_without_a_place_have_their_lines() {
     check_line(&log, "backends-busy", corelane(503));
 
     let log = Logging::json(Flags::to(&[&upstream]).with("--client-conns-per-address-max", "1"));
-    let _held = log.proxy.client();
+    let mut held = log.proxy.client();
+    held.send(GET);
+    wait_for_head(&upstream);
     let mut refused = log.proxy.client();
     refused.get("/");
     check_line(&log, "client-conns", corelane(429));
@@ -272,4 +275,20 @@ fn a_client_that_leaves_the_queue_has_its_line() {
     waiting.reset();
     let line = check_line(&log, "client-left", NONE);
     assert!(line["queue_seconds"].is_number() && line["backend"].is_null(), "{line}");
+}
+
+/// Neither its client nor its backend is blamed.
+#[test]
+fn what_a_drain_cuts_off_is_told_as_stopped() {
+    let upstream = Upstream::scripted(hold);
+    let mut log = Logging::json(Flags::to(&[&upstream]).with("--drain-timeout", "300ms"));
+    let mut client = log.proxy.client();
+    client.send(GET);
+    wait_for_head(&upstream);
+    log.proxy.signal(Signal::TERM);
+    log.proxy.wait_exit(SOON);
+    let line = check_line(&log, "stopped", NONE);
+    assert_eq!(line["sent_bytes"], 0, "{line}");
+    let told = log.proxy.log();
+    assert!(!told.contains("backend-lost") && told.contains("cut=1"), "{told}");
 }

@@ -142,6 +142,7 @@ fn a_redirect_is_one_answer_that_keeps_the_connection() {
         client.send(request);
         let moved = client.read_response("GET").expect(status);
         assert_eq!(moved.get("location"), Some(location));
+        assert_eq!(moved.get("proxy-status"), Some("corelane; details=\"redirect\""));
         assert!(moved.text().starts_with(&status.to_string()));
     }
     client.send("HEAD /login HTTP/1.0\r\n\r\n");

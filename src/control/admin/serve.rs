@@ -213,7 +213,9 @@ async fn answer(app: &App, request: Request<Incoming>, held: &Held) -> Response<
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
                 Err(_elapsed) => {
-                    let detail = "its body did not come in time; send it whole and at once";
+                    let detail = "it could not be answered in time: its body came too slowly, or the \
+                                  change waits for the disk of --state-file; see what is in force \
+                                  before you try again";
                     Problem::new(Kind::TimedOut, detail).into_response()
                 }
             }
