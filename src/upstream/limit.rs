@@ -39,6 +39,12 @@ impl Limit {
         self.taken.load(Ordering::Acquire) < self.max.load(Ordering::Relaxed)
     }
 
+    /// Whether more are taken than there are, which are fewer than there were.
+    #[must_use]
+    pub fn is_exceeded(&self) -> bool {
+        self.taken.load(Ordering::Acquire) > self.max.load(Ordering::Relaxed)
+    }
+
     /// From now on there are so many; what is taken stays taken, even if that is more.
     pub fn set_max(&self, max: u32) {
         self.max.store(max, Ordering::Relaxed);
@@ -107,6 +113,17 @@ impl Limits {
         ];
         limits.allow_trials(self.trials.load(Ordering::Acquire));
         (!kept.into_iter().all(|is_kept| is_kept)).then_some(limits)
+    }
+
+    /// Whether a connection may lie unused: it is counted where connections are limited, and not
+    /// one too many since the limit was lowered. `place` is what it counts in, if anything.
+    #[must_use]
+    pub fn admits(&self, place: Option<&Limits>) -> bool {
+        match (&self.conns, place.and_then(|place| place.conns.as_ref())) {
+            (None, _) => true,
+            (Some(limit), Some(counted)) => Arc::ptr_eq(limit, counted) && !limit.is_exceeded(),
+            (Some(_), None) => false,
+        }
     }
 
     /// Allows so many trials, whatever was left of earlier ones; the control thread calls this
@@ -179,6 +196,12 @@ mod tests {
         assert_eq!((conns.taken(), conns.has_room()), (2, false));
         conns.give();
         assert!(!conns.take(), "one is as many as there may be");
+        assert!(limits.admits(Some(&limits)) && !limits.admits(None));
+        assert!(limits.changed(NonZeroU32::new(3), NonZeroU32::new(5), None).is_none());
+        assert!(conns.take());
+        assert!(limits.changed(NonZeroU32::new(1), NonZeroU32::new(5), None).is_none());
+        assert!(!limits.admits(Some(&limits)), "two are one too many");
+        conns.give();
         assert!(limits.changed(NonZeroU32::new(3), NonZeroU32::new(5), None).is_none());
         assert!(conns.take() && conns.take() && !conns.take());
     }
@@ -191,6 +214,7 @@ mod tests {
         let limited = limits.changed(NonZeroU32::new(1), NonZeroU32::new(5), None).unwrap();
         assert_eq!(limited.requests.as_ref().unwrap().taken(), 1);
         assert!(limited.conns.as_ref().unwrap().has_room() && limited.has_trial());
+        assert!(limits.admits(None) && !limited.admits(Some(&limits)));
         let unlimited = limited.changed(None, NonZeroU32::new(4), None).unwrap();
         assert!(unlimited.conns.is_none());
         assert_eq!(limits.requests.as_ref().unwrap().taken(), 1);

@@ -116,11 +116,12 @@ impl<C> IdlePool<C> {
         }
     }
 
-    /// Closes the connections to endpoints that are not to be kept.
-    pub fn retain(&mut self, is_kept: impl Fn(Slot) -> bool) {
+    /// Closes the connections that are not to be kept.
+    pub fn retain(&mut self, is_kept: impl Fn(Slot, &C) -> bool) {
         for (number, endpoint) in (0..).zip(&mut self.endpoints) {
             let slot = Slot { number, generation: endpoint.generation };
-            if !endpoint.idle.is_empty() && !is_kept(slot) {
+            endpoint.idle.retain(|(_, conn)| is_kept(slot, conn));
+            if endpoint.idle.is_empty() {
                 endpoint.idle = VecDeque::new();
             }
         }
@@ -304,7 +305,7 @@ mod tests {
     #[test]
     fn connections_to_endpoints_that_are_gone_are_closed() {
         let mut pool = pool_of(&[(A_AGAIN, 1), (B, 2)], Instant::now());
-        pool.retain(|slot| slot == A || slot == B);
+        pool.retain(|slot, _| slot == A || slot == B);
         assert!(!pool.has(A_AGAIN) && pool.has(B));
     }
 }

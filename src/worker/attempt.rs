@@ -8,11 +8,11 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::config::IdleLimits;
 use crate::error::Cause;
 use crate::metrics::{Counter, Latency};
 use crate::upstream::connect;
 use crate::upstream::endpoint::{Address, Slot};
+use crate::upstream::limit::Limits;
 use crate::upstream::outcome::Kind;
 use crate::worker::buffer::{self, Buffer, Sink};
 use crate::worker::placement::{Placement, Way};
@@ -95,7 +95,7 @@ pub async fn run(
         }
         backend.close();
     } else if relayed.backend_is_reusable {
-        keep(worker, slot, backend, config.limits.idle, seen.get());
+        keep(worker, request, slot, backend, seen.get());
     } else {
         backend.close();
     }
@@ -227,12 +227,24 @@ fn report(
 }
 
 /// Keeps a connection that is between two messages, for this worker's next request or, where
-/// another worker's has waited for a place, for that one.
-fn keep(worker: &Worker, slot: Slot, backend: Stream, limits: IdleLimits, seen: Option<Seen>) {
+/// another worker's has waited for a place, for that one; unless its endpoint is gone by now, or may
+/// have fewer.
+fn keep(worker: &Worker, request: &Request, slot: Slot, backend: Stream, seen: Option<Seen>) {
     let is_anothers = |it: &Place| worker.waitlist.is_anothers_turn(worker.id(), it);
-    if backend.place.as_deref().is_some_and(is_anothers) {
+    let counted = backend.counted_in();
+    let admits = |limits: &Limits| limits.admits(counted);
+    let snapshot = worker.snapshot();
+    let may_stay_now = || {
+        let endpoints = snapshot.pools.get(request.pool.0).map(|pool| &pool.endpoints);
+        let endpoint = endpoints.and_then(|all| all.iter().find(|it| it.slot == slot));
+        endpoint.is_some_and(|it| admits(&it.limits))
+    };
+    let is_as_before = snapshot.epoch == request.snapshot.epoch;
+    let may_stay = counted.is_none_or(admits) && (is_as_before || may_stay_now());
+    if !may_stay || backend.place.as_deref().is_some_and(is_anothers) {
         return backend.close();
     }
+    let limits = request.config().limits.idle;
     let limited_pool = backend.place.as_ref().map(|it| it.pool);
     let mut idle = worker.idle.borrow_mut();
     if let Some(timeout) = seen.and_then(|seen| seen.keeps_for) {

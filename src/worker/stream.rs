@@ -17,6 +17,7 @@ use monoio::io::{
 use monoio::net::TcpStream;
 
 use crate::sys::{self, Pending, Side};
+use crate::upstream::limit::Limits;
 use crate::worker::deadline::{Deadline, Deadlines, Role};
 use crate::worker::waitlist::Place;
 
@@ -106,6 +107,12 @@ impl Stream {
             tracing::debug!(%error, "a connection is closed instead of reset");
         }
         self.close();
+    }
+
+    /// The limits of its endpoint that it counts in, if it does.
+    #[must_use]
+    pub fn counted_in(&self) -> Option<&Limits> {
+        self.place.as_ref().map(|place| &*place.limits)
     }
 
     /// What is left of a client's connection while it is parked.

@@ -44,7 +44,8 @@ pub struct Entry {
 pub struct Place {
     /// The pool of its endpoint.
     pub pool: PoolId,
-    limits: Arc<Limits>,
+    /// What it counts in.
+    pub limits: Arc<Limits>,
     list: Arc<Waitlist>,
 }
 

@@ -7,10 +7,11 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::admin::{admin, check_problem, get, json_of, status};
+use crate::queue::holding;
 use crate::support::client::{Client, Response};
 use crate::support::load::{Fate, Load, Reuse};
 use crate::support::upstream::Upstream;
-use crate::support::{SOON, wait_until};
+use crate::support::{SOON, Turnstile, wait_until};
 
 pub const BACKENDS: &str = "/api/v1/pools/default/backends";
 
@@ -106,6 +107,47 @@ fn a_change_that_cannot_be_kept_is_in_force_and_says_so() {
         std::fs::read_to_string(&state).is_ok_and(|text| text.contains("\"weight\": 3"))
     });
     assert_eq!(patch(4).get("kept"), None);
+}
+
+/// Connections that are open when a limit comes, is lowered, or their backend goes.
+#[test]
+fn connections_beyond_a_new_limit_and_of_what_was_removed_are_closed() {
+    const CLIENTS: usize = 6;
+    let turnstile = Turnstile::default();
+    let upstream = holding(&turnstile);
+    let proxy = admin(&[&upstream]).with("--health-interval", "60s").start();
+    let addr = proxy.admin_addr();
+    let path = format!("{BACKENDS}/{}", authority(&upstream));
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| proxy.client()).collect();
+    let mut seen = 0;
+    // All at once are in flight when the change is made, or it is made when they are over.
+    let mut play = |line: &str, body: &str, is_in_flight: bool, left: usize| {
+        clients.iter_mut().for_each(|client| crate::queue::send(client, "/"));
+        seen += CLIENTS;
+        let change = || {
+            let status = send(addr, &format!("{line} {path}"), "", body).status();
+            assert!((200..300).contains(&status), "{line} {body}: {status}");
+        };
+        wait_until("all are there", SOON, || upstream.request_count() == seen);
+        if is_in_flight {
+            change();
+        }
+        turnstile.release(CLIENTS);
+        for client in &mut clients {
+            client.read_response("GET").expect(200);
+        }
+        if !is_in_flight {
+            change();
+        }
+        let open = || upstream.open_connections();
+        wait_until(&format!("{line} {body} leaves {left}"), SOON, || open() == left);
+    };
+    play("PATCH", r#"{"weight":2}"#, true, CLIENTS);
+    play("PATCH", r#"{"max_conns":6}"#, false, 0);
+    play("PATCH", r#"{"max_conns":2}"#, true, 2);
+    send(addr, &format!("PATCH {path}"), "", r#"{"max_conns":null}"#).expect(200);
+    play("PATCH", r#"{"max_conns":7}"#, true, 0);
+    play("DELETE", "", true, 0);
 }
 
 #[test]

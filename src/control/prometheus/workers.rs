@@ -54,7 +54,10 @@ const COUNTERS: [(About, Counter); 9] = [
         Counter::HandedOver,
     ),
     (
-        ("accept_pauses", "Times that accepting paused for want of descriptors or memory."),
+        (
+            "accept_pauses",
+            "Times that accepting paused for want of descriptors, memory or client places.",
+        ),
         Counter::AcceptPauses,
     ),
     (

@@ -1,12 +1,13 @@
 //! What else may be tried: the retry budgets of the pools, and the requests that are taken from
 //! endpoints which are down or gone.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::config::RetryConfig;
 use crate::metrics::{Counter, Lanes};
 use crate::upstream::endpoint::{Endpoint, Slot};
+use crate::upstream::limit::Limits;
 use crate::upstream::snapshot::PoolId;
 use crate::worker::budget::{Budget, Counts, MARK_INTERVAL};
 use crate::worker::state::Worker;
@@ -23,15 +24,17 @@ impl Worker {
 
     /// Lets requests that wait know of endpoints that came and went: looks for a place are taken
     /// up, and the waits for answers of endpoints that are down ended, if there is one that is not.
-    /// Closes unused connections to endpoints that are gone.
+    /// Closes unused connections to endpoints that are gone, and those beyond a limit that has come.
     pub fn heed_snapshot(&self) {
         let snapshot = self.snapshot();
         if self.heeded.replace(snapshot.epoch) != snapshot.epoch {
             self.queue.call_all();
             let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
-            let slots: HashSet<Slot> = endpoints.map(|it| it.slot).collect();
-            // Connections to what is no endpoint any more are of no use to anybody.
-            self.idle.borrow_mut().retain(|slot| slots.contains(&slot));
+            let limits: HashMap<Slot, &Limits> =
+                endpoints.map(|it| (it.slot, &*it.limits)).collect();
+            self.idle.borrow_mut().retain(|slot, kept| {
+                limits.get(&slot).is_some_and(|limits| limits.admits(kept.stream.counted_in()))
+            });
         }
         for (index, pool) in snapshot.pools.iter().enumerate() {
             let is_sick = |it: &&Endpoint| it.is_sick;
