@@ -89,6 +89,8 @@
 //! - `TCP_DEFER_ACCEPT`: see `server::listen`.
 //! - `IORING_RECVSEND_POLL_FIRST` spares the floor 4 % with 64 connections; monoio 0.2.4 cannot set
 //!   it.
+//! - The counts of a worker's ring out of `/proc/PID/fdinfo`, which the kernel writes while it
+//!   holds the ring: [`sys::ring`] reads them where the kernel keeps them.
 //!
 //! # Layers
 //!
@@ -109,7 +111,8 @@
 //! 3. Every buffer, queue, count of headers, count of retries and pool has a limit.
 //! 4. A connection on which an operation was dropped, or whose framing is in doubt, is closed.
 //! 5. Bytes that could be read two ways are never forwarded: they are refused or normalised.
-//! 6. Time and randomness are arguments of the pure parts (`health::{judge,outlier,breaker}`,
+//! 6. Unsafe code stands in [`sys`] alone, each piece with its reason.
+//! 7. Time and randomness are arguments of the pure parts (`health::{judge,outlier,breaker}`,
 //!    `control::{member,registry,slots}`, `upstream::{balance,patience,pool}`, `worker::{retry,budget}`), so their tests need no clock.
 
 pub mod access_log;
