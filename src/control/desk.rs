@@ -9,10 +9,11 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use crate::config::{PoolConfig, RouteConfig, Source};
-use crate::control::handle::{Command, Done, Name, Plan, Refusal, What, Write};
+use crate::control::handle::{Command, Done, Name, Plan, What, Write};
 use crate::control::member::Member;
 use crate::control::of_flags;
 use crate::control::publish::Publisher;
+use crate::control::refusal::Refusal;
 use crate::control::roster::Roster;
 use crate::control::view::{BackendView, PoolView};
 use crate::health::tally::Tally;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::BackendConfig;
-use crate::control::handle::{Command, Done, Handle, Plan, Refusal, What, Write};
+use crate::control::handle::{Command, Done, Handle, Plan, What, Write};
+use crate::control::refusal::Refusal;
 use crate::control::registry::patched;
 use crate::discovery::Writer;
 

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 
-use crate::control::handle::{Refusal, SNAPSHOTS_MAX};
+use crate::control::handle::SNAPSHOTS_MAX;
+use crate::control::refusal::Refusal;
 use crate::control::view::{Change, Difference, Shown};
 use crate::upstream::endpoint::{Address, Endpoint, Standing, Tier, WEIGHT_UNIT};
 use crate::upstream::snapshot::Snapshot;

@@ -14,6 +14,7 @@ mod passive;
 mod pools;
 pub mod prometheus;
 mod publish;
+mod refusal;
 mod registry;
 mod reload;
 mod roster;
@@ -47,8 +48,9 @@ use crate::upstream::outcome::Outcome;
 use crate::upstream::snapshot::Published;
 
 pub use crate::health::vitals::Vitals;
-pub use handle::{CHANGES_MAX, Done, Handle, Patch, Refusal, SNAPSHOTS_MAX};
+pub use handle::{CHANGES_MAX, Done, Handle, Patch, SNAPSHOTS_MAX};
 pub use publish::Bell;
+pub use refusal::Refusal;
 pub use reload::Reading;
 pub use saver::StateLock;
 pub use view::{BackendView, Change, Difference, PoolView, Revision, Shown, State};

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::config::{PoolConfig, RouteConfig};
-use crate::control::handle::{Command, Handle, Refusal};
+use crate::control::handle::{Command, Handle};
+use crate::control::refusal::Refusal;
 
 /// What reading the configuration again gave.
 #[derive(Debug)]

@@ -17,7 +17,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
-use crate::control::handle::{Done, Refusal};
+use crate::control::handle::Done;
+use crate::control::refusal::Refusal;
 use crate::error::StartError;
 
 /// The writing of the state file.

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::Mode;
-use crate::control::handle::{Patch, Refusal, What, Write};
+use crate::control::handle::{Patch, What, Write};
+use crate::control::refusal::Refusal;
 use crate::control::tests::backend;
 
 fn registry() -> Registry {

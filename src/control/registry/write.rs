@@ -4,7 +4,8 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use super::{Entry, Registry, Said, Turn};
 use crate::config::{BACKENDS_MAX, BackendConfig, Source, WEIGHT_MAX};
-use crate::control::handle::{Name, Patch, Refusal, What, Write};
+use crate::control::handle::{Name, Patch, What, Write};
+use crate::control::refusal::Refusal;
 
 impl Registry {
     /// Does what is asked, or refuses and changes nothing; what follows of it, the backend that
