@@ -28,6 +28,8 @@ pub(super) struct Saver {
     /// `None` once the file is another process's.
     lock: Option<StateLock>,
     is_leaving: bool,
+    /// Whether what was written last is the last: what changes from then on is not kept.
+    is_last: bool,
     jobs: Sender<Job>,
     writing: Option<oneshot::Receiver<io::Result<()>>>,
     is_dirty: bool,
@@ -66,6 +68,7 @@ impl Saver {
             path,
             lock: Some(lock),
             is_leaving: false,
+            is_last: false,
             jobs,
             writing: None,
             is_dirty: false,
@@ -77,12 +80,12 @@ impl Saver {
 
     /// What is to be kept has changed.
     pub(super) fn note(&mut self) {
-        self.is_dirty = self.lock.is_some();
+        self.is_dirty |= self.lock.is_some() && !self.is_last;
     }
 
     /// Replies once what changed by now is kept, or that it is not.
     pub(super) fn reply_when_kept(&mut self, reply: Reply) {
-        if self.lock.is_none() || self.waiting.len() >= REPLIES_MAX {
+        if self.lock.is_none() || self.is_last || self.waiting.len() >= REPLIES_MAX {
             return send_unkept(reply);
         }
         self.waiting.push(reply);
@@ -115,6 +118,7 @@ impl Saver {
     pub(super) fn begin(&mut self, text: String) {
         let (done, writing) = oneshot::channel();
         self.is_dirty = false;
+        self.is_last = self.is_leaving;
         self.covered.append(&mut self.waiting);
         // Its queue has room: nothing is being written.
         if self.jobs.try_send((text, done)).is_err() {
@@ -157,7 +161,7 @@ impl StateLock {
     /// Waits for the file, `LOCK_TIME_MAX` at most: who had it may be about to end. Blocks.
     ///
     /// # Errors
-    /// `Usage`, when another process has it, or it cannot be had at all.
+    /// `StateFileInUse`, when another process has it; `Usage`, when it cannot be had at all.
     pub fn of(path: &Path) -> Result<StateLock, StartError> {
         let begun = Instant::now();
         let mut options = OpenOptions::new();
@@ -170,13 +174,7 @@ impl StateLock {
                 Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_TIME_MAX => {
                     park_timeout(LOCK_INTERVAL);
                 }
-                Err(Errno::WOULDBLOCK) => {
-                    let path = path.display();
-                    return Err(StartError::Usage(format!(
-                        "--state-file {path} is in use by another corelane; give this one a file \
-                         of its own, or end the other first"
-                    )));
-                }
+                Err(Errno::WOULDBLOCK) => return Err(StartError::StateFileInUse(path.to_owned())),
                 Err(error) => return Err(unwritable(path, &error.into())),
             }
         }
@@ -299,14 +297,18 @@ mod tests {
         assert!(saver.lock.is_some(), "a change is not kept yet");
         saver.begin("1".to_owned());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(saver.written());
-        saver.unlock_if_left();
-        StateLock::of(&path).unwrap();
-        let (to, mut reply) = oneshot::channel();
-        saver.note();
-        saver.reply_when_kept((to, Ok(done())));
-        assert!(!saver.is_due(Instant::now()), "it is another's by now");
-        assert!(!reply.try_recv().unwrap().unwrap().is_kept);
+        for owner in ["its last file is being written", "it is another's by now"] {
+            let (to, mut reply) = oneshot::channel();
+            saver.note();
+            saver.reply_when_kept((to, Ok(done())));
+            assert!(!reply.try_recv().unwrap().unwrap().is_kept, "{owner}");
+            if saver.lock.is_some() {
+                runtime.block_on(saver.written());
+                saver.unlock_if_left();
+                StateLock::of(&path).unwrap();
+            }
+            assert!(!saver.is_due(Instant::now()), "{owner}");
+        }
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

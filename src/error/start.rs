@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// What stops the process before it serves. Each message names the operator's next step.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub enum StartError {
     ConfigFile(String),
     /// A listening address is taken.
     AddressInUse(SocketAddr),
+    /// Another process has the state file.
+    StateFileInUse(PathBuf),
     /// A listening socket could not be made.
     Listen(SocketAddr, std::io::Error),
     /// The admin API's address cannot be had.
@@ -52,6 +55,12 @@ impl fmt::Display for StartError {
                 f,
                 "{addr} is in use by another process: find it with ss -ltnp and stop it, or \
                  choose another --listen"
+            ),
+            StartError::StateFileInUse(path) => write!(
+                f,
+                "--state-file {} is in use by another corelane; give this one a file of its own, or \
+                 end the other first",
+                path.display()
             ),
             StartError::Listen(addr, error)
                 if error.kind() == std::io::ErrorKind::PermissionDenied =>
@@ -112,6 +121,7 @@ impl std::error::Error for StartError {
             StartError::Usage(_)
             | StartError::ConfigFile(_)
             | StartError::AddressInUse(_)
+            | StartError::StateFileInUse(_)
             | StartError::Driver(_)
             | StartError::Unanswered(_)
             | StartError::Pin(_) => None,

@@ -210,7 +210,7 @@ fn a_state_file_is_one_processs_until_that_drains() {
     let flags = || with_state(Flags::to(&[&a]), &path);
     let mut first = flags().start();
     let mut second = flags().spawn();
-    assert_eq!(second.wait_exit(SOON).code(), Some(64));
+    assert_eq!(second.wait_exit(SOON).code(), Some(71));
     let log = second.log();
     assert!(log.contains("state.json is in use by another corelane"), "{log}");
     // A request in flight: the first one drains, and the next one need not wait for its end.
