@@ -224,10 +224,11 @@ impl Handle {
         self.write(pool, authority, What::Remove, expected).await
     }
 
-    /// Forgets what was added, changed or removed through a handle: the other sources decide.
+    /// Forgets what was added, changed or removed through a handle: the other sources decide. Where
+    /// there is nothing to forget the backend stays as it is.
     ///
     /// # Errors
-    /// `UnknownPool`, `UnknownBackend` where there is nothing to forget, `Conflict`, `Gone`.
+    /// `UnknownPool`, `UnknownBackend`, `Conflict`, `Gone`.
     pub async fn reset(
         &self,
         pool: &str,

@@ -128,16 +128,20 @@ fn changes_and_their_refusals_are_what_the_openapi_document_says() {
     api.check(&delete, &second, "", &nothing, 404);
     api.check(&delete, &first, "", &nothing, 204);
     api.check(&reset, &format!("{first}/reset"), "", &empty, 200);
+    // There is nothing to forget any more.
+    api.check(&reset, &format!("{first}/reset"), "", &nothing, 200);
+    api.check(&reset, &format!("{second}/reset"), "", &nothing, 404);
     api.check(&reset, &format!("{first}/reset"), "", &json!({"weight": 1}), 422);
 
     let (reload, drain) = ("POST /api/v1/reload", "POST /api/v1/drain");
     api.check(reload, "/api/v1/reload", "", &empty, 200);
+    api.check(reload, "/api/v1/reload", "", &nothing, 200);
     std::fs::write(&file, format!("colour = 1\n{text}")).unwrap();
     let refused = api.check(reload, "/api/v1/reload", "", &empty, 422);
     assert!(refused.text().contains("colour"), "{refused:?}");
-    api.check(reload, "/api/v1/reload", "", &nothing, 400);
+    api.check(reload, "/api/v1/reload", "", &json!([]), 400);
     api.check(drain, "/api/v1/drain", "", &json!({"now": true}), 422);
-    api.check(drain, "/api/v1/drain", "", &empty, 202);
+    api.check(drain, "/api/v1/drain", "", &nothing, 202);
     wait_until("it ends", SOON, || !proxy.is_running());
 }
 

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use super::Api;
-use super::fields::Fields;
+use super::fields::{Fields, NoFields};
 use super::problem::{Kind, Problem};
 use super::status::{Backend, Pool};
 use crate::config::{BackendConfig, Mode, WEIGHT_MAX, parse_backend_url};
@@ -144,9 +144,8 @@ pub(super) async fn reset(
     State(api): State<Arc<Api>>,
     name: BackendName,
     headers: HeaderMap,
-    fields: Fields,
+    _: NoFields,
 ) -> Result<Response, Problem> {
-    fields.finish("none")?;
     let expected = expected(&api, &name, &headers).await?;
     let done = api.handle.reset(&name.pool, &name.authority, expected).await?;
     Ok(answer(&api, StatusCode::OK, &done))

@@ -62,14 +62,34 @@ impl<S: Sync + Send> FromRequest<S> for Fields {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Fields, Problem> {
-        let body = Bytes::from_request(request, state).await;
-        Fields::parse(&body.map_err(|error: BytesRejection| match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let most = super::BODY_BYTES_MAX;
-                Problem::new(Kind::TooLarge, format!("send {most} bytes at most"))
-            }
-            _ => Problem::new(Kind::Malformed, "the body did not come whole; send it again"),
-        })?)
+        Fields::parse(&body_of(request, state).await?)
+    }
+}
+
+async fn body_of<S: Sync + Send>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    let body = Bytes::from_request(request, state).await;
+    body.map_err(|error: BytesRejection| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let most = super::BODY_BYTES_MAX;
+            Problem::new(Kind::TooLarge, format!("send {most} bytes at most"))
+        }
+        _ => Problem::new(Kind::Malformed, "the body did not come whole; send it again"),
+    })
+}
+
+/// The body of what takes no fields: none, or `{}`.
+#[derive(Debug)]
+pub(super) struct NoFields;
+
+impl<S: Sync + Send> FromRequest<S> for NoFields {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<NoFields, Problem> {
+        let body = body_of(request, state).await?;
+        if !body.is_empty() {
+            Fields::parse(&body)?.finish("none")?;
+        }
+        Ok(NoFields)
     }
 }
 

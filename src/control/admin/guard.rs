@@ -138,7 +138,7 @@ fn check_content_type(request: &Parts) -> Result<(), Problem> {
     if essence.is_some_and(is_json) {
         return Ok(());
     }
-    Err(Problem::new(Kind::NoJson, "send Content-Type: application/json, and {} if nothing else"))
+    Err(Problem::new(Kind::NoJson, "send Content-Type: application/json, even without a body"))
 }
 
 /// What needs no token: whether the process is well, and the page that asks for the token.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
-use super::fields::Fields;
+use super::fields::NoFields;
 use super::problem::{Kind, Problem};
 use super::status::{Status, Time};
 use super::{Api, readiness};
@@ -80,11 +80,7 @@ pub(super) async fn workers(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// Drains the process and ends it; 202, since it goes on after the answer.
-pub(super) async fn drain(
-    State(api): State<Arc<Api>>,
-    fields: Fields,
-) -> Result<Response, Problem> {
-    fields.finish("none")?;
+pub(super) async fn drain(State(api): State<Arc<Api>>, _: NoFields) -> Result<Response, Problem> {
     tracing::info!("the admin API asks for a drain");
     api.process.request_drain();
     let reasons = ["it completes what is in flight and ends, within --drain-timeout"];
@@ -93,11 +89,7 @@ pub(super) async fn drain(
 }
 
 /// Reads the configuration file again, as SIGHUP does; what waits for a restart is named.
-pub(super) async fn reload(
-    State(api): State<Arc<Api>>,
-    fields: Fields,
-) -> Result<Response, Problem> {
-    fields.finish("none")?;
+pub(super) async fn reload(State(api): State<Arc<Api>>, _: NoFields) -> Result<Response, Problem> {
     let needs_restart = api.handle.reload().await?;
     Ok(Json(json!({ "needs_restart": needs_restart })).into_response())
 }

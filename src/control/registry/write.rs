@@ -23,10 +23,9 @@ impl Registry {
                 return Err(Refusal::UnknownBackend(name.to_string()));
             }
             What::Remove => self.is_named(&name).then_some(Said::Removed),
-            What::Reset if !self.api.contains_key(&name) => {
-                return Err(Refusal::UnknownBackend(name.to_string()));
-            }
-            What::Reset => None,
+            What::Reset if self.api.contains_key(&name) => None,
+            What::Reset if entry.is_some() => return Ok(Vec::new()),
+            What::Reset => return Err(Refusal::UnknownBackend(name.to_string())),
         };
         self.make_room_to_say(&name)?;
         Ok(self.say(name, said))
