@@ -62,7 +62,7 @@ impl Publisher {
         let before = self.view_of(&name).ok();
         let turns = self.registry.write(write)?;
         self.carry_out(turns, Source::Api.name());
-        Ok(Done { before, after: self.view_of(&name).ok(), is_kept: true })
+        Ok(Done { before, after: self.view_of(&name).ok(), is_kept: true, is_followed: true })
     }
 
     fn plan(&self, write: &Write) -> Result<Plan, Refusal> {

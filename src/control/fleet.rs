@@ -31,20 +31,26 @@ pub(super) async fn write(handle: &Handle, etcd: &Writer, write: Write) -> Resul
         let Plan { told, view } = handle.ask(|reply| Command::Plan(write.clone(), reply)).await??;
         let stored = etcd.read(&name.pool, &name.authority).await?;
         let swapped = match step(&write, told.as_ref(), stored.backend())? {
-            Step::Nothing => Some(stored.revision()),
+            Step::Nothing if told.as_ref() == stored.backend() => {
+                let before = view.clone();
+                return Ok(Done { before, after: view, is_kept: true, is_followed: true });
+            }
+            Step::Nothing => Some(stored.mark()),
             Step::Put(backend) => stored.swap(Some(&backend)).await?,
             Step::Delete => stored.swap(None).await?,
         };
-        let Some(revision) = swapped else {
+        let Some(mark) = swapped else {
             // Whoever names no revision wants it done to whatever there is.
             if write.expected.is_none() && begun.elapsed() < RETRY_TIME_MAX {
                 continue;
             }
             return Err(Refusal::Overtaken(name.to_string()));
         };
-        handle.wait_for(revision).await;
+        let is_in_force = handle.wait_for(mark).await;
         let after = handle.backend(&name.pool, &name.authority).await.ok();
-        return Ok(Done { before: view, after, is_kept: true });
+        // What was put there and is not shown here was removed again meanwhile.
+        let is_followed = is_in_force && (after.is_some() || write.what == What::Remove);
+        return Ok(Done { before: view, after, is_kept: true, is_followed });
     }
 }
 
@@ -54,14 +60,14 @@ fn step(
     told: Option<&BackendConfig>,
     stored: Option<&BackendConfig>,
 ) -> Result<Step, Refusal> {
-    if write.expected.is_some() && told != stored {
-        return Err(Refusal::Overtaken(write.name.to_string()));
-    }
+    let id = || write.name.to_string();
     match (&write.what, stored) {
-        (What::Add(_), Some(_)) => Err(Refusal::Exists(write.name.to_string())),
+        (What::Add(_), Some(_)) => Err(Refusal::Exists(id())),
         (What::Add(backend), None) => Ok(Step::Put(backend.clone())),
         (What::Reset, _) => Ok(Step::Nothing),
-        (_, None) => Err(Refusal::UnknownBackend(write.name.to_string())),
+        (_, None) if told.is_some() => Err(Refusal::NotInEtcd(id())),
+        (_, None) => Err(Refusal::UnknownBackend(id())),
+        _ if write.expected.is_some() && told != stored => Err(Refusal::Overtaken(id())),
         (What::Patch(patch), Some(before)) => match patched(before, patch)? {
             backend if backend == *before => Ok(Step::Nothing),
             backend => Ok(Step::Put(backend)),
@@ -89,20 +95,22 @@ mod tests {
             What::Patch(Patch { mode: Some(mode), ..Patch::default() })
         });
         let overtaken = || Err(Refusal::Overtaken(id.clone()));
-        let unknown = || Err(Refusal::UnknownBackend(id.clone()));
+        let gone = || Err(Refusal::NotInEtcd(id.clone()));
         for (what, expected, told, stored, result) in [
             (What::Add(old.clone()), None, None, None, Ok(Step::Put(old.clone()))),
             (What::Add(old.clone()), None, None, Some(&new), Err(Refusal::Exists(id.clone()))),
+            (What::Add(new.clone()), None, Some(&old), None, Ok(Step::Put(new.clone()))),
             (patch(Mode::Drain), None, Some(&old), Some(&old), Ok(Step::Put(new.clone()))),
             (patch(Mode::Drain), None, Some(&old), Some(&new), Ok(Step::Nothing)),
             (patch(Mode::Ready), None, Some(&old), Some(&new), Ok(Step::Put(old.clone()))),
-            (patch(Mode::Ready), None, Some(&old), None, unknown()),
+            (patch(Mode::Ready), None, Some(&old), None, gone()),
+            (patch(Mode::Ready), None, None, None, Err(Refusal::UnknownBackend(id.clone()))),
             (patch(Mode::Ready), Some(1), Some(&old), Some(&new), overtaken()),
-            (patch(Mode::Ready), Some(1), Some(&old), None, overtaken()),
+            (patch(Mode::Ready), Some(1), Some(&old), None, gone()),
             (patch(Mode::Drain), Some(1), Some(&old), Some(&old), Ok(Step::Put(new.clone()))),
             (What::Remove, None, Some(&old), Some(&new), Ok(Step::Delete)),
             (What::Remove, Some(1), Some(&old), Some(&new), overtaken()),
-            (What::Remove, None, Some(&old), None, unknown()),
+            (What::Remove, None, Some(&old), None, gone()),
         ] {
             let case = format!("{what:?} {expected:?} {told:?} {stored:?}");
             let write = Write { name: name(), what, expected: expected.map(Revision) };

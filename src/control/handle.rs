@@ -15,7 +15,7 @@ use crate::control::fleet;
 use crate::control::refusal::Refusal;
 use crate::control::reload::Reload;
 use crate::control::view::{BackendView, Change, Difference, PoolView, Revision};
-use crate::discovery::Writer;
+use crate::discovery::{Mark, Writer};
 
 /// The way to the control thread; clones share it.
 #[derive(Clone, Debug)]
@@ -23,8 +23,8 @@ pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     changes: broadcast::Sender<Change>,
     pub(super) reload: Reload,
-    /// Up to which revision etcd's changes are in force.
-    heard: watch::Receiver<i64>,
+    /// Up to where etcd's changes are in force.
+    heard: watch::Receiver<Mark>,
     /// Where changes are written to, if it is not the control thread that keeps them.
     etcd: Option<Arc<Writer>>,
 }
@@ -120,6 +120,8 @@ pub struct Done {
     /// Whether it is kept where it is to be: false where the state file could not be written, so
     /// that a restart would forget it.
     pub is_kept: bool,
+    /// Whether this process follows it: false where it is in etcd, whose watch has yet to tell.
+    pub is_followed: bool,
 }
 
 /// The control thread's end of its handles.
@@ -127,7 +129,7 @@ pub struct Done {
 pub(super) struct Desk {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) changes: broadcast::Sender<Change>,
-    pub(super) heard: watch::Sender<i64>,
+    pub(super) heard: watch::Sender<Mark>,
 }
 
 impl Handle {
@@ -135,7 +137,7 @@ impl Handle {
     pub(super) fn new() -> (Handle, Desk) {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (changes, _) = broadcast::channel(CHANGES_MAX);
-        let (told, heard) = watch::channel(0);
+        let (told, heard) = watch::channel(Mark::default());
         let handle = Handle {
             commands: sender,
             changes: changes.clone(),
@@ -151,13 +153,18 @@ impl Handle {
         Handle { etcd: Some(Arc::new(etcd)), ..self }
     }
 
-    /// Waits until etcd's changes up to this revision are in force, `ECHO_TIME_MAX` at most.
-    pub(super) async fn wait_for(&self, revision: i64) {
+    /// Waits until etcd's changes up to this mark are in force, `ECHO_TIME_MAX` at most; whether
+    /// they are.
+    pub(super) async fn wait_for(&self, mark: Mark) -> bool {
         let mut heard = self.heard.clone();
-        let is_in_force = heard.wait_for(|heard| *heard >= revision);
-        if timeout(ECHO_TIME_MAX, is_in_force).await.is_err() {
-            tracing::debug!(revision, "etcd's watch has not told of a change yet");
+        let is_in_force = heard.wait_for(|heard| {
+            heard.cluster_id == mark.cluster_id && heard.revision >= mark.revision
+        });
+        let is_followed = matches!(timeout(ECHO_TIME_MAX, is_in_force).await, Ok(Ok(_)));
+        if !is_followed {
+            tracing::debug!(?mark, "etcd's watch has not told of a change yet");
         }
+        is_followed
     }
 
     /// All pools with their backends.

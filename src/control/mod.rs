@@ -215,7 +215,7 @@ fn of_flags(pools: &[Arc<PoolConfig>]) -> Update {
         backends.extend(pool.backends.iter().cloned().map(found));
     }
     let origin = Source::Flags.name().to_owned();
-    Update { source: Source::Flags, origin, backends, mark: None }
+    Update { source: Source::Flags, origin, backends, mark: None, told: None }
 }
 
 /// A number that is above each revision of earlier processes: the microseconds since 1970.

@@ -187,15 +187,15 @@ impl Publisher {
     fn learn(&mut self, update: Update) -> bool {
         let is_etcd = update.source == Source::Etcd;
         let (source, origin) = (update.source.name(), update.origin.clone());
-        let mark = update.mark;
+        let told = update.told;
         let is_first = self.told.len() < self.awaited
             && self.told.insert((update.source, update.origin.clone()));
         let turns = self.registry.hear(update);
         let is_change = !turns.is_empty() || is_first;
         tracing::debug!(source, origin, changes = turns.len(), "a source told its backends");
         self.carry_out(turns, source);
-        if let Some(mark) = mark {
-            self.desk.heard.send_replace(mark.revision);
+        if let Some(told) = told {
+            self.desk.heard.send_replace(told);
         }
         if let Some(saver) = &mut self.saver
             && is_etcd

@@ -35,8 +35,12 @@ pub enum Refusal {
     KeyTaken(String),
     /// Somebody else was first to change it in etcd.
     Overtaken(String),
-    /// etcd has not done it, and why; nothing changed.
+    /// etcd had told of it and has it no more.
+    NotInEtcd(String),
+    /// etcd could not be had, and why; nothing changed.
     EtcdAway(String),
+    /// etcd has refused it, and why; nothing changed.
+    EtcdRefused(String),
     /// etcd was asked, and nobody knows whether it has done it.
     EtcdUnknown(String),
     /// The control thread has ended.
@@ -89,7 +93,14 @@ impl fmt::Display for Refusal {
                 f,
                 "somebody else has changed {id:?} in etcd meanwhile; read it again and decide anew"
             ),
-            Refusal::EtcdAway(reason) => write!(f, "nothing has changed: {reason}"),
+            Refusal::NotInEtcd(id) => write!(
+                f,
+                "etcd has {id:?} no more: somebody removed it just now, or etcd lost its data and it \
+                 stays until its service may have registered again; POST it to have it in etcd"
+            ),
+            Refusal::EtcdAway(reason) | Refusal::EtcdRefused(reason) => {
+                write!(f, "nothing has changed: {reason}")
+            }
             Refusal::EtcdUnknown(reason) => {
                 write!(f, "etcd may have done it or not; read it again in some seconds: {reason}")
             }
@@ -104,6 +115,7 @@ impl From<Unwritten> for Refusal {
     fn from(unwritten: Unwritten) -> Refusal {
         match unwritten {
             Unwritten::Untouched(reason) => Refusal::EtcdAway(reason),
+            Unwritten::Refused(reason) => Refusal::EtcdRefused(reason),
             Unwritten::Unknown(reason) => Refusal::EtcdUnknown(reason),
             Unwritten::Taken(key) => Refusal::KeyTaken(key),
         }

@@ -146,7 +146,7 @@ impl Registry {
             let backends = said.iter().map(found).collect();
             let mark = self.marks.get(origin).copied();
             let (source, origin) = origin.clone();
-            Update { source, origin, backends, mark }
+            Update { source, origin, backends, mark, told: None }
         })
     }
 

@@ -237,7 +237,7 @@ mod tests {
     type Kept = oneshot::Receiver<Result<Done, Refusal>>;
 
     fn done() -> Done {
-        Done { before: None, after: None, is_kept: true }
+        Done { before: None, after: None, is_kept: true, is_followed: true }
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Kept {
                 let found = backends.iter().map(SavedBackend::found);
                 let backends = found.collect::<Result<Vec<_>, _>>()?;
                 let source = Source::Etcd;
-                turns.extend(registry.hear(Update { source, origin, backends, mark }));
+                turns.extend(registry.hear(Update { source, origin, backends, mark, told: None }));
             }
         }
         for SavedChange { pool, backend, said } in self.changes {
@@ -182,14 +182,14 @@ mod tests {
         let mut registry = Registry::new(["default".to_owned()], 0);
         let (source, origin) = (Source::Flags, "flags".to_owned());
         let backends = vec![found(1), found(2)];
-        registry.hear(Update { source, origin, backends, mark: None });
+        registry.hear(Update { source, origin, backends, mark: None, told: None });
         registry
     }
 
     fn etcd(origin: &str, ports: &[u16]) -> Update {
         let backends = ports.iter().map(|port| found(*port)).collect();
         let mark = Some(Mark { cluster_id: u64::MAX, revision: 7 });
-        Update { source: Source::Etcd, origin: origin.to_owned(), backends, mark }
+        Update { source: Source::Etcd, origin: origin.to_owned(), backends, mark, told: mark }
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl BackendsFile {
 
     fn says(&self, backends: Vec<Found>) -> Update {
         let origin = self.path.display().to_string();
-        Update { source: Source::File, origin, backends, mark: None }
+        Update { source: Source::File, origin, backends, mark: None, told: None }
     }
 
     /// Lets the kernel tell of changes in the file's directory.

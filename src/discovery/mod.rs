@@ -32,8 +32,10 @@ pub struct Update {
     pub origin: String,
     /// The backends.
     pub backends: Vec<Found>,
-    /// Up to where etcd's changes are in it; of etcd alone.
+    /// What is to be remembered of etcd's history, to find out whether it goes on; of etcd alone.
     pub mark: Option<Mark>,
+    /// Up to where etcd's changes are in it: not as far as `mark` says while what etcd lost is held.
+    pub told: Option<Mark>,
 }
 
 /// A point in an etcd's history.
@@ -46,11 +48,12 @@ pub struct Mark {
     pub revision: i64,
 }
 
-/// What a source tells its `Teller`: all its backends, and up to where, as in `Update`.
-#[derive(Clone, Debug)]
+/// What a source tells its `Teller`: all its backends, and etcd's marks as in `Update`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Set {
     backends: Vec<Found>,
     mark: Option<Mark>,
+    told: Option<Mark>,
 }
 
 /// A backend that was found.

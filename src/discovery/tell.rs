@@ -25,18 +25,18 @@ pub(super) struct Teller {
 impl Teller {
     /// Tells each set that comes, until nobody sends or receives.
     pub(super) async fn run(self, mut sets: mpsc::Receiver<Set>) {
-        let mut told = Set { backends: Vec::new(), mark: None };
+        let mut last = Set::default();
         let mut later: Option<(Instant, Set)> = None;
         loop {
             let time = later.as_ref().map(|(time, _)| *time);
             let set = tokio::select! {
                 set = sets.recv() => {
                     let Some(set) = set else { return };
-                    match overlap(&told.backends, &set.backends) {
+                    match overlap(&last.backends, &set.backends) {
                         Some(backends) => {
                             later = Some((Instant::now() + OVERLAP, set));
                             // What goes is not gone yet.
-                            Set { backends, mark: told.mark }
+                            Set { backends, ..last }
                         }
                         None => {
                             later = None;
@@ -50,10 +50,10 @@ impl Teller {
                 }
                 () = self.updates.closed() => return,
             };
-            told.clone_from(&set);
-            let Set { backends, mark } = set;
+            last.clone_from(&set);
+            let Set { backends, mark, told } = set;
             let (source, origin) = (self.source, self.origin.clone());
-            if self.updates.send(Update { source, origin, backends, mark }).await.is_err() {
+            if self.updates.send(Update { source, origin, backends, mark, told }).await.is_err() {
                 return;
             }
         }
@@ -114,11 +114,14 @@ mod tests {
             let start = Instant::now();
             let mark = |revision| Some(Mark { cluster_id: 1, revision });
             for (ports, revision) in [(&[1], 5), (&[2], 6)] {
-                sets.send(Set { backends: set(ports), mark: mark(revision) }).await.unwrap();
+                let (backends, kept) = (set(ports), mark(revision + 100));
+                let set = Set { backends, mark: kept, told: mark(revision) };
+                sets.send(set).await.unwrap();
             }
-            for expected in [(set(&[1]), mark(5)), (set(&[2, 1]), mark(5)), (set(&[2]), mark(6))] {
+            for (ports, revision) in [(&[1][..], 5), (&[2, 1], 5), (&[2], 6)] {
                 let update = told.recv().await.unwrap();
-                assert_eq!((update.backends, update.mark), expected);
+                assert_eq!(update.backends, set(ports));
+                assert_eq!((update.mark, update.told), (mark(revision + 100), mark(revision)));
             }
             assert!(start.elapsed() >= OVERLAP);
             drop(told);

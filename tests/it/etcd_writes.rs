@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use crate::admin::{check_problem, get, json_of};
@@ -12,6 +14,7 @@ use crate::admin_writes::send;
 use crate::support::etcd::Etcd;
 use crate::support::proxy::{Flags, Proxy};
 use crate::support::servers::Server;
+use crate::support::upstream::{Upstream, ok};
 use crate::support::{SOON, Scratch, wait_until};
 
 const BACKENDS: &str = "/api/v1/pools/default/backends";
@@ -233,4 +236,123 @@ fn what_etcd_lost_during_a_restart_is_held() {
         expect(&proxy, &["one", "two"]);
         proxy.drain();
     }
+}
+
+#[test]
+fn while_what_etcd_lost_is_held_changes_are_followed_and_refusals_say_what_to_do() {
+    const WRITES: u16 = 9;
+    let mut etcd = Etcd::start();
+    let [known, held] = ["127.0.0.1:7", "127.0.0.1:8"];
+    let put = |etcd: &Etcd, id: &str, weight: u16| {
+        etcd.put(&format!("{KEYS}/{id}"), &json!({ "weight": weight }).to_string());
+    };
+    for (id, weight) in [known, held].into_iter().flat_map(|id| (1..=WRITES).map(move |n| (id, n)))
+    {
+        put(&etcd, id, weight);
+    }
+    let scratch = Scratch::new("etcd-lost");
+    let state = scratch.join("state").display().to_string();
+    let proxy = fleet_flags(&etcd).with("--state-file", &state).start();
+    let addr = proxy.admin_addr();
+    let weight_of = |id: &str| json_of(&get(addr, &format!("{BACKENDS}/{id}")))["weight"].clone();
+    let kept = || {
+        let text = std::fs::read_to_string(&state).unwrap_or_default();
+        let state: Value = serde_json::from_str(&text).unwrap_or_default();
+        state["etcd"][0]["mark"]["revision"].as_u64()
+    };
+    expect_within_a_second("it follows", || weight_of(held) == WRITES);
+    wait_until("that is kept", SOON, || kept() > Some(u64::from(WRITES)));
+    etcd.restart_empty();
+    put(&etcd, known, WRITES + 1);
+    wait_until("it follows what etcd has now", SOON, || weight_of(known) == WRITES + 1);
+    for weight in 1..=3 {
+        let changed = patch(addr, known, &json!({ "weight": weight }));
+        assert_eq!(changed["weight"], weight, "a writer reads what it has written");
+    }
+    let path = format!("{BACKENDS}/{held}");
+    assert_eq!(weight_of(held), WRITES, "it is held");
+    for (method, body) in [("PATCH", r#"{"weight":2}"#), ("DELETE", "")] {
+        check_problem(&send(addr, &format!("{method} {path}"), "", body), 409, "POST it");
+    }
+    assert!(kept() > Some(u64::from(WRITES)), "it is held after a restart as well");
+    assert_eq!(add(addr, held)["weight"], 1);
+    wait_until("nothing is held any more", SOON, || kept() < Some(u64::from(WRITES)));
+    send(addr, &format!("DELETE {path}"), "", "").expect(204);
+    check_problem(&get(addr, &path), 404, "no backend");
+}
+
+/// An etcd that does what it is asked, and whose watch tells nothing.
+fn silent_etcd() -> Upstream {
+    let key = BASE64.encode(format!("{KEYS}/{ID}"));
+    let kv = json!({ "key": key, "value": BASE64.encode("{}"), "mod_revision": "5" });
+    let header = |revision: &str| json!({ "cluster_id": "1", "revision": revision });
+    let range = json!({ "header": header("5"), "kvs": [kv], "count": "1" }).to_string();
+    let swapped = json!({ "header": header("6"), "succeeded": true }).to_string();
+    let line = json!({ "result": { "header": header("5"), "created": true } }).to_string() + "\n";
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let watch = format!("{head}{:x}\r\n{line}\r\n", line.len());
+    Upstream::scripted(move |served| {
+        while let Some(request) = served.request() {
+            match request.head.target() {
+                "/v3/kv/range" => served.write(&ok(&range, false)),
+                "/v3/kv/txn" => served.write(&ok(&swapped, false)),
+                _ => {
+                    served.write(watch.as_bytes());
+                    served.wait_for_end();
+                    return;
+                }
+            };
+        }
+    })
+}
+
+#[test]
+fn a_change_that_is_in_etcd_and_not_followed_yet_is_accepted() {
+    let etcd = silent_etcd();
+    let flags = Flags::none().with("--etcd", &etcd.url()).with("--admin", "127.0.0.1:0");
+    let proxy = flags.with("--admin-writes", "etcd").with("--health-timeout", "200ms").start();
+    let addr = proxy.admin_addr();
+    let new = "127.0.0.1:10";
+    let writes = [
+        (format!("POST {BACKENDS}"), json!({ "address": new }).to_string()),
+        (format!("PATCH {BACKENDS}/{ID}"), r#"{"weight":2}"#.to_owned()),
+        (format!("DELETE {BACKENDS}/{ID}"), String::new()),
+    ];
+    let write =
+        |(line, body): (String, String)| thread::spawn(move || send(addr, &line, "", &body));
+    for (writer, location) in writes.map(write).into_iter().zip([Some(new), None, None]) {
+        let answer = writer.join().unwrap().expect(202);
+        assert_eq!(json_of(&answer), json!({ "followed": false }));
+        assert_eq!(
+            answer.get("location"),
+            location.map(|id| format!("{BACKENDS}/{id}")).as_deref()
+        );
+        assert_eq!(answer.get("etag"), None, "it would be that of other settings");
+    }
+    // Nothing changes, so nothing is to come.
+    patch(addr, ID, &json!({ "weight": 1 }));
+}
+
+#[test]
+fn what_etcd_refuses_is_told_and_not_to_be_tried_again() {
+    let mut etcd = Etcd::start();
+    for words in [
+        "user add reader:secret",
+        "role add reader",
+        "role grant-permission reader read --prefix=true /corelane/",
+        "user grant-role reader reader",
+    ] {
+        etcd.etcdctl(&words.split(' ').collect::<Vec<_>>());
+    }
+    etcd.require_login("secret");
+    let password = etcd.file("password", "secret\n").display().to_string();
+    let flags = fleet_flags(&etcd).with("--etcd-user", "reader");
+    let proxy = flags.with("--etcd-password-file", &password).start();
+    let addr = proxy.admin_addr();
+    let body = json!({ "address": ID }).to_string();
+    let refused = send(addr, &format!("POST {BACKENDS}"), "", &body);
+    check_problem(&refused, 502, "permission denied");
+    assert!(json_of(&refused)["type"].as_str().unwrap().ends_with("etcd-refused"));
+    assert_eq!(refused.get("retry-after"), None);
+    check_problem(&get(addr, &format!("{BACKENDS}/{ID}")), 404, "no backend");
 }

@@ -136,7 +136,8 @@ pub(super) async fn remove(
 ) -> Result<Response, Problem> {
     let expected = expected(&api, &name, &headers).await?;
     let done = api.handle.remove(&name.pool, &name.authority, expected).await?;
-    Ok(if done.is_kept { StatusCode::NO_CONTENT.into_response() } else { unkept() })
+    // What another source names in its place is not what was removed.
+    Ok(answer(&api, StatusCode::NO_CONTENT, &Done { after: None, ..done }))
 }
 
 /// `POST /api/v1/pools/{pool}/backends/{id}/reset`.
@@ -154,6 +155,7 @@ pub(super) async fn reset(
 /// The backend after a write, if there is one.
 fn answer(api: &Api, status: StatusCode, done: &Done) -> Response {
     match &done.after {
+        _ if !done.is_followed => unfollowed(),
         Some(view) => document(api, status, view, done.is_kept),
         None if done.is_kept => StatusCode::NO_CONTENT.into_response(),
         None => unkept(),
@@ -163,6 +165,11 @@ fn answer(api: &Api, status: StatusCode, done: &Done) -> Response {
 /// There is no backend any more, and after a restart there would be one.
 fn unkept() -> Response {
     Json(serde_json::json!({ "kept": false })).into_response()
+}
+
+/// It is in etcd, and this process does not show it yet.
+fn unfollowed() -> Response {
+    (StatusCode::ACCEPTED, Json(serde_json::json!({ "followed": false }))).into_response()
 }
 
 fn shown(api: &Api, status: StatusCode, view: &BackendView) -> Response {

@@ -54,13 +54,15 @@ pub(super) enum Kind {
     Busy,
     /// etcd, which is to take the change, cannot be had.
     EtcdAway,
+    /// etcd refuses the change.
+    EtcdRefused,
     /// Something that should work does not.
     Failed,
 }
 
 impl Kind {
     #[cfg(test)]
-    pub(super) const ALL: [Kind; 17] = [
+    pub(super) const ALL: [Kind; 18] = [
         Kind::Malformed,
         Kind::TokenMissing,
         Kind::TokenWrong,
@@ -77,6 +79,7 @@ impl Kind {
         Kind::Invalid,
         Kind::Busy,
         Kind::EtcdAway,
+        Kind::EtcdRefused,
         Kind::Failed,
     ];
 
@@ -102,6 +105,7 @@ impl Kind {
             Kind::Invalid => (S::UNPROCESSABLE_ENTITY, "invalid", "A value cannot be"),
             Kind::Busy => (S::SERVICE_UNAVAILABLE, "busy", "Too much is asked at once"),
             Kind::EtcdAway => (S::SERVICE_UNAVAILABLE, "etcd-away", "etcd has not answered"),
+            Kind::EtcdRefused => (S::BAD_GATEWAY, "etcd-refused", "etcd has refused it"),
             Kind::Failed => (S::INTERNAL_SERVER_ERROR, "failed", "The control thread failed"),
         }
     }
@@ -153,9 +157,11 @@ impl From<Refusal> for Problem {
             | Refusal::TooMany
             | Refusal::TooManyPools
             | Refusal::Elsewhere(..)
-            | Refusal::KeyTaken(_) => Kind::Conflict,
+            | Refusal::KeyTaken(_)
+            | Refusal::NotInEtcd(_) => Kind::Conflict,
             Refusal::Conflict(_) | Refusal::Overtaken(_) => Kind::Changed,
             Refusal::EtcdAway(_) | Refusal::EtcdUnknown(_) => Kind::EtcdAway,
+            Refusal::EtcdRefused(_) => Kind::EtcdRefused,
             Refusal::Invalid(_) => Kind::Invalid,
             Refusal::Gone => Kind::Failed,
         };

@@ -22,7 +22,7 @@ fn update(source: Source, origin: &str, weight: u16, ports: &[u16]) -> Update {
         Found { pool: "default".to_owned(), backend }
     };
     let backends = ports.iter().map(found).collect();
-    Update { source, origin: origin.to_owned(), backends, mark: None }
+    Update { source, origin: origin.to_owned(), backends, mark: None, told: None }
 }
 
 fn write(registry: &mut Registry, port: u16, what: What) -> Result<Vec<Turn>, Refusal> {

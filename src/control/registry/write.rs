@@ -31,17 +31,22 @@ impl Registry {
         Ok(self.say(name, said))
     }
 
-    /// What a write that etcd is to decide about stands on: the backend as etcd told it, or none
-    /// where one is to be added.
+    /// What a write that etcd is to decide about stands on: the backend as etcd told it. One that
+    /// is to be added is none, or one that etcd may have lost.
     pub(in crate::control) fn plan(&self, write: &Write) -> Result<Option<BackendConfig>, Refusal> {
         let (name, entry) = (&write.name, self.seen_by(write)?);
         let elsewhere = |source| Err(Refusal::Elsewhere(name.to_string(), source));
         match (&write.what, entry) {
             // What was said here, before etcd was to decide or in an earlier life, would hide it.
             _ if self.api.contains_key(name) => elsewhere(Source::Api),
+            (what, Some(entry)) if entry.source == Source::Etcd => {
+                if let What::Add(backend) = what {
+                    weight_of(backend.weight.get())?;
+                }
+                Ok(Some(entry.backend.clone()))
+            }
             (What::Add(backend), _) => self.add(name, backend.clone()).map(|_| None),
             (_, None) => Err(Refusal::UnknownBackend(name.to_string())),
-            (_, Some(entry)) if entry.source == Source::Etcd => Ok(Some(entry.backend.clone())),
             (_, Some(entry)) => elsewhere(entry.source),
         }
     }

@@ -71,7 +71,7 @@ impl Name {
             return !sets.is_closed();
         }
         self.last = Some(backends.clone());
-        sets.send(Set { backends, mark: None }).await.is_ok()
+        sets.send(Set { backends, ..Set::default() }).await.is_ok()
     }
 
     fn complain(&mut self, failure: &Failure) {

@@ -133,9 +133,15 @@ impl Keys {
         }
     }
 
-    /// Up to where the backends are known; where what was lost is held, up to its loss.
+    /// What is to be remembered: where what was lost is held, how far etcd was before, so that it
+    /// is held after a restart, too.
     pub(super) fn mark(&self) -> Mark {
         if self.held.is_empty() { self.told } else { self.held_at }
+    }
+
+    /// Up to where etcd's changes are known.
+    pub(super) fn told(&self) -> Mark {
+        self.told
     }
 
     /// Until when what was lost is held, if anything is.
@@ -293,6 +299,9 @@ mod tests {
                 [kv("p/backends/10.0.0.1:80", "{}", 8), kv("p/backends/10.0.0.2:80", "{}", 9)];
             keys.replace(at(1, 9), &kvs, now).unwrap();
             keys.replace(lost, &[], now).unwrap();
+            let Header { cluster_id, revision } = lost;
+            let told = Mark { cluster_id, revision };
+            assert_eq!((keys.mark(), keys.told()), (Mark { cluster_id: 1, revision: 9 }, told));
             assert_eq!(ids(&keys).len(), 2, "both are held");
             assert_eq!(keys.held_until(), None, "and as long as it names nothing");
             keys.apply(&a, false).unwrap();
@@ -302,6 +311,7 @@ mod tests {
             assert_eq!(ids(&keys), ["p/10.0.0.2:80"], "what came back may go");
             keys.apply(&a, false).unwrap();
             assert_eq!(keys.let_go(), 1);
+            assert_eq!(keys.mark(), keys.told(), "nothing is held any more");
             assert_eq!(ids(&keys), ["p/10.0.0.1:80"]);
             assert_eq!(keys.held_until(), None);
         }

@@ -23,7 +23,7 @@ use crate::discovery::etcd::client::{Client, Lines};
 use crate::discovery::etcd::error::Failure;
 use crate::discovery::etcd::keys::{KEYS_MAX, Keys};
 use crate::discovery::told::Told;
-use crate::discovery::{Found, Set, Update};
+use crate::discovery::{Set, Update};
 
 pub use register::Registration;
 pub use write::{Stored, Unwritten, Writer};
@@ -33,7 +33,7 @@ pub(super) struct Cluster {
     client: Client,
     origin: String,
     keys: Keys,
-    last: Option<Vec<Found>>,
+    last: Option<Set>,
     told: Told,
     backoff: Backoff,
     /// Whether the log's last word is that nothing can be had.
@@ -163,15 +163,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Tells the set if it is another one.
+    /// Tells the set if it, or how far it goes, is another one.
     async fn tell(&mut self, sets: &mpsc::Sender<Set>) -> Result<(), Unheard> {
-        let backends = self.keys.backends();
-        if self.last.as_ref() == Some(&backends) {
+        let (mark, told) = (Some(self.keys.mark()), Some(self.keys.told()));
+        let set = Set { backends: self.keys.backends(), mark, told };
+        if self.last.as_ref() == Some(&set) {
             return Ok(());
         }
-        self.last = Some(backends.clone());
-        let mark = Some(self.keys.mark());
-        sets.send(Set { backends, mark }).await.map_err(|_closed| Unheard)
+        self.last = Some(set.clone());
+        sets.send(set).await.map_err(|_closed| Unheard)
     }
 
     fn tell_broken(&mut self, complaints: &[String]) {
@@ -187,7 +187,8 @@ impl Cluster {
     fn complain(&mut self, failure: &Failure) {
         self.is_lost = true;
         let Some(untold) = self.told.now(failure.cause(), Instant::now()) else { return };
-        let (cause, kept) = (failure.cause(), self.last.as_ref().map_or(0, Vec::len));
+        let (cause, kept) =
+            (failure.cause(), self.last.as_ref().map_or(0, |set| set.backends.len()));
         tracing::warn!(cause, kept, untold, "etcd tells nothing new: {failure}");
     }
 }

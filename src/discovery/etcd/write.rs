@@ -14,7 +14,7 @@ use crate::discovery::etcd::error::Failure;
 use crate::discovery::etcd::keys::{KEYS_MAX, Keys};
 use crate::discovery::etcd::{RANGE, TXN, wire};
 use crate::discovery::told::Told;
-use crate::discovery::{Entry, Found};
+use crate::discovery::{Entry, Found, Mark};
 
 /// The way to write to an etcd; each change has a connection of its own.
 pub struct Writer {
@@ -28,6 +28,8 @@ pub struct Writer {
 pub struct Stored<'w> {
     writer: &'w Writer,
     client: Client,
+    /// Of which cluster.
+    cluster_id: u64,
     /// The keys that name the backend with their versions, of which the first counts; the key it
     /// would have, with version 0, where none does.
     keys: Vec<(Vec<u8>, i64)>,
@@ -37,8 +39,10 @@ pub struct Stored<'w> {
 /// Why a change is not, or not known to be, in etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unwritten {
-    /// etcd could not be had or refused it: nothing has changed.
+    /// etcd could not be had: nothing has changed.
     Untouched(String),
+    /// etcd refused it, as for want of a right: nothing has changed.
+    Refused(String),
     /// etcd was asked and did not answer: it may have done it.
     Unknown(String),
     /// The key that the backend would have holds something else.
@@ -64,7 +68,7 @@ impl Writer {
     /// `READ_TIME_MAX`.
     ///
     /// # Errors
-    /// `Untouched`, `Taken`.
+    /// `Untouched`, `Refused`, `Taken`.
     pub async fn read(&self, pool: &str, authority: &str) -> Result<Stored<'_>, Unwritten> {
         let mut client = self.client.beside();
         let prefix = format!("{}{pool}/", self.keys.prefix());
@@ -102,12 +106,18 @@ impl Writer {
             }
             keys.push((key.into_bytes(), 0));
         }
-        Ok(Stored { writer: self, client, keys, backend: backends.into_iter().next() })
+        let (cluster_id, backend) = (range.header.cluster_id, backends.into_iter().next());
+        Ok(Stored { writer: self, client, cluster_id, keys, backend })
     }
 
     fn untouched(&self, failure: &Failure) -> Unwritten {
         self.tell(failure);
-        Unwritten::Untouched(failure.to_string())
+        match failure {
+            Failure::Refused(REFUSED_MIN..=REFUSED_MAX, _) => {
+                Unwritten::Refused(failure.to_string())
+            }
+            _ => Unwritten::Untouched(failure.to_string()),
+        }
     }
 
     fn tell(&self, failure: &Failure) {
@@ -127,18 +137,19 @@ impl Stored<'_> {
         self.backend.as_ref()
     }
 
-    /// The revision that changed it last; 0 where there is none.
+    /// The change that made it so; the beginning of etcd's history where there is none.
     #[must_use]
-    pub fn revision(&self) -> i64 {
-        self.keys.first().map_or(0, |(_, version)| *version)
+    pub fn mark(&self) -> Mark {
+        let revision = self.keys.first().map_or(0, |(_, version)| *version);
+        Mark { cluster_id: self.cluster_id, revision }
     }
 
     /// Puts this backend, or none, in its place, if nobody else has changed it meanwhile: the
-    /// revision of the change, or `None` where somebody has. A lease stays.
+    /// mark of the change, or `None` where somebody has. A lease stays.
     ///
     /// # Errors
-    /// `Untouched`, `Unknown`.
-    pub async fn swap(mut self, after: Option<&BackendConfig>) -> Result<Option<i64>, Unwritten> {
+    /// `Untouched`, `Refused`, `Unknown`.
+    pub async fn swap(mut self, after: Option<&BackendConfig>) -> Result<Option<Mark>, Unwritten> {
         let change = match (after, &self.keys[..]) {
             (Some(backend), [first, ..]) => {
                 let value = serde_json::to_string(&Entry::of(backend));
@@ -147,8 +158,12 @@ impl Stored<'_> {
             (_, keys) => wire::delete(keys),
         };
         match self.client.call::<wire::Swapped>(TXN, &change).await {
-            Ok(swapped) => Ok(swapped.succeeded.then_some(swapped.header.revision)),
-            Err(failure @ Failure::Refused(400..=499, _)) => Err(self.writer.untouched(&failure)),
+            Ok(wire::Swapped { header: wire::Header { cluster_id, revision }, succeeded }) => {
+                Ok(succeeded.then_some(Mark { cluster_id, revision }))
+            }
+            Err(failure @ Failure::Refused(REFUSED_MIN..=REFUSED_MAX, _)) => {
+                Err(self.writer.untouched(&failure))
+            }
             Err(failure) => {
                 self.writer.tell(&failure);
                 Err(Unwritten::Unknown(failure.to_string()))
@@ -163,5 +178,8 @@ impl std::fmt::Debug for Writer {
     }
 }
 
+/// The statuses by which etcd refuses what is asked, whenever it is asked again.
+const REFUSED_MIN: u16 = 400;
+const REFUSED_MAX: u16 = 499;
 /// How long all members together may take to tell what there is.
 const READ_TIME_MAX: Duration = Duration::from_secs(2);
