@@ -195,6 +195,7 @@ mod tests {
     use std::cell::Cell;
     use std::num::NonZeroU32;
     use std::rc::Rc;
+    use std::time::Instant;
 
     use monoio::io::Canceller;
 
@@ -228,6 +229,7 @@ mod tests {
         let freed = Message::PlacesFreed;
         assert_eq!(taken, [freed, ask, ask, freed]);
     }
+
     #[test]
     fn a_flood_of_messages_starves_no_other_task() {
         for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
@@ -236,8 +238,12 @@ mod tests {
             let is_over = Rc::new(Cell::new(false));
             mailbox.post(Message::PlacesFreed).unwrap();
             let is_flooding = is_over.clone();
+            let deadline = Instant::now() + FLOOD_TIME_MAX;
             // Each message brings the next.
-            let on_message = move |message| mailbox.post(message).is_ok() && !is_flooding.get();
+            let on_message = move |message| {
+                let is_late = Instant::now() >= deadline;
+                mailbox.post(message).is_ok() && !is_flooding.get() && !is_late
+            };
             runtime.block_on(async {
                 let canceller = Canceller::new();
                 let receiving = monoio::spawn(inbox.receive(canceller.handle(), on_message));
@@ -245,6 +251,9 @@ mod tests {
                 is_over.set(true);
                 receiving.await.unwrap();
             });
+            assert!(Instant::now() < deadline, "the flood had to be ended: {choice:?}");
         }
     }
+
+    const FLOOD_TIME_MAX: Duration = Duration::from_secs(10);
 }
