@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 
 use crate::config::PoolConfig;
+use crate::metrics::POOLS_COUNTED;
 use crate::upstream::balance::Balance;
 use crate::upstream::endpoint::{Endpoint, Slot, Tier};
 use crate::upstream::route::Routes;
@@ -124,5 +125,5 @@ impl Snapshot {
     }
 }
 
-/// The most pools of a process, with those that were: each index is below.
-pub const POOLS_MAX: usize = 1024;
+/// The most pools of a process, with those that were: each index is below, and counted apart.
+pub const POOLS_MAX: usize = POOLS_COUNTED;
