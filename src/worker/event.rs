@@ -31,6 +31,12 @@ impl Event {
         }
     }
 
+    /// Whether it happened since the last call.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> bool {
+        self.happened.replace(false)
+    }
+
     /// Waits until `notify` was called since the last wait.
     pub async fn wait(&self) {
         poll_fn(|context| {

@@ -9,12 +9,13 @@ use crate::http1::reply;
 use crate::worker::answer;
 use crate::worker::attempt::{self, MayRepeat};
 use crate::worker::buffer::{self, Buffer, Scratch, Sink};
-use crate::worker::placement::{self, Tried};
+use crate::worker::placement;
 use crate::worker::progress::{After, End, Progress};
 use crate::worker::record::Record;
 use crate::worker::request::{Refusal, Request};
 use crate::worker::retry::{self, Repeatable, Retries};
 use crate::worker::stream::Stream;
+use crate::worker::tried::Tried;
 
 /// Takes a request through its attempts and answers it.
 pub async fn run(

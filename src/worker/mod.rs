@@ -36,6 +36,7 @@ pub mod splice;
 pub mod state;
 pub mod steer;
 pub mod stream;
+pub mod tried;
 pub mod tunnel;
 pub mod upload;
 pub mod waitlist;

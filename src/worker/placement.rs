@@ -16,10 +16,12 @@ use crate::upstream::limit::{Limit, Limits};
 use crate::upstream::pool::Part;
 use crate::upstream::snapshot::Pool;
 use crate::worker::mailbox::Message;
+use crate::worker::queue::Ticket;
 use crate::worker::record::Record;
 use crate::worker::request::Request;
 use crate::worker::state::Worker;
 use crate::worker::stream::Stream;
+use crate::worker::tried::Tried;
 use crate::worker::waitlist::{Place, Waitlist};
 
 /// An endpoint for one attempt, and all that the attempt may use of it.
@@ -54,13 +56,6 @@ pub enum Way {
 pub struct Share {
     limits: Arc<Limits>,
     which: fn(&Limits) -> Option<&Limit>,
-}
-
-/// The endpoints that a request was tried on.
-#[derive(Clone, Copy, Debug)]
-pub struct Tried {
-    slots: [Slot; TRIED_MAX],
-    count: usize,
 }
 
 /// Why no endpoint can be had.
@@ -117,41 +112,39 @@ impl Search<'_> {
     async fn run(mut self, client: &Stream) -> Result<Placement, Cause> {
         match self.look(LAST) {
             Ok(placement) => Ok(placement),
-            Err(Shortage::Full(slot)) => self.wait(client, slot, false).await,
-            Err(Shortage::FullAlone(slot)) => self.wait(client, slot, true).await,
+            Err(full @ (Shortage::Full(_) | Shortage::FullAlone(_))) => {
+                self.wait(client, full.only()).await
+            }
             Err(shortage) => Err(shortage.cause()),
         }
     }
 
-    /// Waits in the queue until there is a place; on `full`, if that is the only one that will do.
-    async fn wait(
-        &mut self,
-        client: &Stream,
-        full: Slot,
-        is_alone: bool,
-    ) -> Result<Placement, Cause> {
-        let worker = self.record.worker;
-        let mut endpoints = self.request.endpoints().endpoints.iter();
-        let alone = endpoints.find(|it| is_alone && it.slot == full).map(|it| it.limits.clone());
-        let pool = self.request.pool;
-        let Some(entry) = Waitlist::enter(&worker.waitlist, worker.id(), pool, alone) else {
+    /// Waits in the queue until there is a place; on this one, if no other will do.
+    async fn wait(&mut self, client: &Stream, only: Option<Slot>) -> Result<Placement, Cause> {
+        let (worker, pool) = (self.record.worker, self.request.pool);
+        let Some(entry) =
+            Waitlist::enter(&worker.waitlist, worker.id(), pool, self.limits_of(only))
+        else {
             return Err(Cause::QueueFull);
         };
         worker.lane().add(Counter::Queued);
         let _waiting = worker.lane().raise(Counter::Waiting);
         let began = clock::now();
         let until = began + self.request.config().queue_timeout;
-        let wanted = is_alone.then_some(full);
         let client_waits = client.deadline.wait_in_queue();
-        let ticket = worker.queue.join(pool, client_waits, until, wanted, entry);
-        let any = Message::CloseIdleOf(pool);
-        worker.waitlist.ask(if is_alone { Message::CloseIdle(full) } else { any }, worker.id());
+        let mut ticket = worker.queue.join(client_waits, until, *self.tried, only, entry);
+        self.ask_for(only);
         let found = loop {
             // Endpoints may have come and gone since.
             self.request.renew(worker);
-            match self.look(ticket.rank()) {
+            match self.look(ticket.number()) {
                 Ok(placement) => break Ok(placement),
-                Err(Shortage::Full(_) | Shortage::FullAlone(_)) => ticket.wait_on(),
+                Err(full @ (Shortage::Full(_) | Shortage::FullAlone(_))) => {
+                    if full.only() != ticket.only() {
+                        self.change(&mut ticket, full.only());
+                        continue;
+                    }
+                }
                 Err(shortage) => break Err(shortage.cause()),
             }
             ticket.called().await;
@@ -166,17 +159,39 @@ impl Search<'_> {
         drop(ticket);
         self.record.waited_since(began);
         // There may be another place, or the one that it was called for is still free.
-        worker.call_waiting_for(self.request.pool);
+        worker.call_waiting_for(pool);
         found
     }
 
-    /// One look at the endpoints; those who wait with a number below `rank` go first.
-    fn look(&self, rank: u64) -> Result<Placement, Shortage> {
+    /// Its session is now on this endpoint alone, or on none that counts: it waits for that, where
+    /// it stands, and what it was called for is for those behind it.
+    fn change(&self, ticket: &mut Ticket<'_>, only: Option<Slot>) {
+        ticket.change(only, self.limits_of(only));
+        self.ask_for(only);
+        self.record.worker.call_waiting_for(self.request.pool);
+    }
+
+    /// Asks the other workers for an unused connection to this endpoint, or to any of the pool's.
+    fn ask_for(&self, only: Option<Slot>) {
+        let any = Message::CloseIdleOf(self.request.pool);
+        let worker = self.record.worker;
+        worker.waitlist.ask(only.map_or(any, Message::CloseIdle), worker.id());
+    }
+
+    /// The limits of the only endpoint that will do, if there is one.
+    fn limits_of(&self, only: Option<Slot>) -> Option<Arc<Limits>> {
+        let pool = self.request.endpoints();
+        let index = only.and_then(|slot| pool.index_of(slot))?;
+        pool.endpoints.get(index).map(|it| it.limits.clone())
+    }
+
+    /// One look at the endpoints; those who wait with a lower number go first.
+    fn look(&self, number: u64) -> Result<Placement, Shortage> {
         let Search { record, request, tried, only } = self;
         let worker = record.worker;
         let pool = request.endpoints();
         let now = clock::now();
-        let attempt = Attempt { worker, request, pool, tried, rank, now };
+        let attempt = Attempt { worker, request, pool, tried, number, now };
         if let Some(slot) = *only {
             let index = pool.index_of(slot).ok_or(Shortage::Nothing)?;
             return attempt.enter(index, &pool.endpoints[index]).map_err(Shortage::alone);
@@ -191,7 +206,7 @@ struct Attempt<'a> {
     pool: &'a Pool,
     tried: &'a Tried,
     /// Who comes later does not overtake those who wait for a place with a lower number.
-    rank: u64,
+    number: u64,
     now: Instant,
 }
 
@@ -242,7 +257,7 @@ impl Attempt<'_> {
         }
         let has_unused = || self.worker.idle.borrow().has(endpoint.slot);
         let (queue, pool) = (&self.worker.queue, self.request.pool);
-        let is_queued_for = || queue.is_waited_for(pool, endpoint.slot, self.rank);
+        let is_queued_for = || queue.is_waited_for(pool, endpoint, self.number);
         if limits.conns.is_some() && is_queued_for() {
             return Some(Shortage::Full(endpoint.slot));
         }
@@ -269,7 +284,7 @@ impl Attempt<'_> {
 
     fn way_to(&self, endpoint: &Endpoint) -> Result<Way, Shortage> {
         // What made one pooled connection fail may have met the others too.
-        let is_retry = self.tried.count > 0;
+        let is_retry = !self.tried.is_empty();
         if !is_retry && let Some(stream) = self.checkout(endpoint.slot) {
             return Ok(Way::Reuse(stream));
         }
@@ -334,6 +349,11 @@ impl Shortage {
         }
     }
 
+    /// The only endpoint that will do, if there is one.
+    fn only(self) -> Option<Slot> {
+        if let Shortage::FullAlone(slot) = self { Some(slot) } else { None }
+    }
+
     fn cause(self) -> Cause {
         match self {
             Shortage::Nothing => Cause::NoEndpoint,
@@ -362,43 +382,7 @@ impl Drop for Share {
     }
 }
 
-impl Tried {
-    /// None.
-    #[must_use]
-    pub fn none() -> Tried {
-        let nobody = Slot { number: u32::MAX, generation: 0 };
-        Tried { slots: [nobody; TRIED_MAX], count: 0 }
-    }
-
-    /// Only this one.
-    fn of(slot: Slot) -> Tried {
-        let mut tried = Tried::none();
-        tried.add(slot);
-        tried
-    }
-
-    /// Whether there is an eligible endpoint that was not tried.
-    #[must_use]
-    pub fn has_other(&self, pool: &Pool) -> bool {
-        pool.endpoints.iter().any(|it| it.is_eligible() && !self.contains(it.slot))
-    }
-
-    /// Adds one more.
-    pub fn add(&mut self, slot: Slot) {
-        if let Some(place) = self.slots.get_mut(self.count) {
-            *place = slot;
-            self.count += 1;
-        }
-    }
-
-    fn contains(&self, slot: Slot) -> bool {
-        self.slots.iter().take(self.count).any(|tried| *tried == slot)
-    }
-}
-
-/// The most endpoints that are remembered as tried: more than `--retries` allows.
-const TRIED_MAX: usize = 16;
-/// The rank of a request that comes behind all who wait.
+/// The number of a request that comes behind all who wait.
 const LAST: u64 = u64::MAX;
 /// How often an endpoint is picked that another worker was quicker on, before a request waits.
 const PICKS_MAX: usize = 8;

@@ -1,37 +1,31 @@
 //! The requests of a worker that wait for a place on an endpoint: for each pool a line of its own,
 //! first come, first served.
 //!
-//! Whenever a place of a pool may be free, the first request that takes any is called, and of those
-//! that wait for one endpoint alone the first whose endpoint has one. A called request looks for
-//! itself; one that found a place lets the next be called. Called by `placement` and `state`.
+//! Some take any endpoint but those they were tried on, some one alone. A place that may be free is
+//! for the first in line who takes it: that one is called, and looks for itself; once it has found
+//! one, the next is called. Called by `placement` and `state`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::upstream::endpoint::Slot;
+use crate::upstream::endpoint::{Endpoint, Slot};
+use crate::upstream::limit::Limits;
 use crate::upstream::snapshot::PoolId;
 use crate::worker::deadline::Watched;
 use crate::worker::event::Event;
 use crate::worker::mailbox::Message;
+use crate::worker::tried::Tried;
 use crate::worker::waitlist::Entry;
 
 /// The requests that wait.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// By pool, as far as anybody has waited.
-    lines: RefCell<Vec<Line>>,
+    /// By pool, as far as anybody has waited, the first of each at the front.
+    lines: RefCell<Vec<VecDeque<Rc<Waiter>>>>,
     joined: Cell<u64>,
-}
-
-/// Those that wait for one pool, the first of each kind at the front.
-#[derive(Debug, Default)]
-struct Line {
-    /// Any endpoint will do.
-    any: VecDeque<Rc<Waiter>>,
-    /// One alone will do.
-    alone: VecDeque<Rc<Waiter>>,
 }
 
 #[derive(Debug)]
@@ -40,12 +34,10 @@ struct Waiter {
     number: u64,
     until: Instant,
     client: Watched,
-    pool: PoolId,
+    tried: Tried,
     /// The only endpoint that will do.
-    wanted: Option<Slot>,
-    called: Cell<bool>,
+    only: Cell<Option<Slot>>,
     event: Event,
-    _entry: Entry,
 }
 
 /// A request's place in the queue, until it is dropped.
@@ -53,77 +45,65 @@ struct Waiter {
 pub struct Ticket<'q> {
     queue: &'q Queue,
     waiter: Rc<Waiter>,
+    entry: Entry,
 }
 
 impl Queue {
-    /// Puts a request of this client at the end of a pool's line, until it is time to give up; it
-    /// may want a place on one endpoint alone.
+    /// Puts a request of this client at the end of its pool's line, until it is time to give up. It
+    /// takes a place on any endpoint that it was not tried on, or on one alone.
     pub fn join(
         &self,
-        pool: PoolId,
         client: Watched,
         until: Instant,
-        wanted: Option<Slot>,
+        tried: Tried,
+        only: Option<Slot>,
         entry: Entry,
     ) -> Ticket<'_> {
         let number = self.joined.replace(self.joined.get() + 1);
-        let (called, event) = (Cell::new(false), Event::default());
-        let _entry = entry;
-        let waiter = Rc::new(Waiter { number, until, client, pool, wanted, called, event, _entry });
+        let (only, event) = (Cell::new(only), Event::default());
+        let waiter = Rc::new(Waiter { number, until, client, tried, only, event });
         let mut lines = self.lines.borrow_mut();
-        if lines.len() <= pool.0 {
-            lines.resize_with(pool.0 + 1, Line::default);
+        if lines.len() <= entry.pool.0 {
+            lines.resize_with(entry.pool.0 + 1, VecDeque::new);
         }
-        lines[pool.0].of(&waiter).push_back(waiter.clone());
-        Ticket { queue: self, waiter }
+        lines[entry.pool.0].push_back(waiter.clone());
+        Ticket { queue: self, waiter, entry }
     }
 
-    /// Whether somebody waits, before this number, who would take a place on this endpoint of this
-    /// pool.
+    /// Whether somebody waits, before this number, who takes a place on this endpoint of this pool.
     #[must_use]
-    pub fn is_waited_for(&self, pool: PoolId, slot: Slot, number: u64) -> bool {
+    pub fn is_waited_for(&self, pool: PoolId, endpoint: &Endpoint, number: u64) -> bool {
         let lines = self.lines.borrow();
-        let Some(line) = lines.get(pool.0) else { return false };
-        let is_before = |waiter: &&Rc<Waiter>| waiter.number < number;
-        line.any.front().is_some_and(|first| is_before(&first))
-            || line.alone.iter().take_while(is_before).any(|waiter| waiter.wanted == Some(slot))
+        let first = lines.get(pool.0).and_then(|line| first_for(line, endpoint));
+        first.is_some_and(|first| first.number < number)
     }
 
-    /// Places of this pool may be free: calls the first that takes any, if one `has_place`, and of
-    /// those that wait for one endpoint alone the first for each that has. Whether one that takes
-    /// any is called, now or before: it sees to whatever is free.
-    pub fn call(&self, pool: PoolId, has_place: impl Fn(Option<Slot>) -> bool) -> bool {
+    /// A place on this endpoint of this pool may be free: calls the first who takes it. Whether
+    /// there is one.
+    pub fn call(&self, pool: PoolId, endpoint: &Endpoint) -> bool {
         let lines = self.lines.borrow();
-        let Some(line) = lines.get(pool.0) else { return false };
-        let mut called: Vec<Option<Slot>> = Vec::new();
-        for waiter in line.alone.iter().filter(|waiter| !waiter.called.get()) {
-            if !called.contains(&waiter.wanted) && has_place(waiter.wanted) {
-                called.push(waiter.wanted);
-                waiter.call();
-            }
-        }
-        match line.any.iter().find(|waiter| !waiter.called.get()) {
-            None => !line.any.is_empty(),
-            Some(_) if !has_place(None) => false,
-            Some(first) => {
-                first.call();
-                true
-            }
-        }
+        let first = lines.get(pool.0).and_then(|line| first_for(line, endpoint));
+        first.inspect(|first| first.event.notify()).is_some()
     }
 
     /// Calls all: the worker ends, or other endpoints are in force.
     pub fn call_all(&self) {
-        self.lines.borrow().iter().flat_map(Line::all).for_each(|waiter| waiter.call());
+        self.lines.borrow().iter().flatten().for_each(|waiter| waiter.event.notify());
     }
 
-    /// Wakes those whose time is over or whose client has left, and the first of each line to look
-    /// for what it is not told of.
+    /// Whether nobody waits for this pool.
+    #[must_use]
+    pub fn is_empty(&self, pool: PoolId) -> bool {
+        self.lines.borrow().get(pool.0).is_none_or(VecDeque::is_empty)
+    }
+
+    /// Wakes those whose time is over or whose client has left, and the first of each line that
+    /// takes any endpoint to look for what it is not told of.
     pub fn sweep(&self, now: Instant, is_gone: impl Fn(Watched) -> bool) {
         let lines = self.lines.borrow();
         let is_over = |waiter: &&Rc<Waiter>| now >= waiter.until || is_gone(waiter.client);
-        let over = lines.iter().flat_map(Line::all).filter(is_over);
-        let first = lines.iter().filter_map(|line| line.any.front());
+        let over = lines.iter().flatten().filter(is_over);
+        let first = lines.iter().filter_map(|line| line.iter().find(|it| it.takes_any()));
         over.chain(first).for_each(|waiter| waiter.event.notify());
     }
 
@@ -133,50 +113,55 @@ impl Queue {
     pub fn wants(&self) -> Vec<Message> {
         let lines = self.lines.borrow();
         let mut alone: Vec<Slot> = Vec::new();
-        for slot in lines.iter().flat_map(|line| &line.alone).filter_map(|waiter| waiter.wanted) {
+        for slot in lines.iter().flatten().filter_map(|waiter| waiter.only.get()) {
             if alone.len() < WANTS_MAX && !alone.contains(&slot) {
                 alone.push(slot);
             }
         }
-        let any = lines.iter().enumerate().filter(|(_, line)| !line.any.is_empty());
+        let any = lines.iter().enumerate().filter(|(_, line)| line.iter().any(|it| it.takes_any()));
         let any = any.map(|(pool, _)| Message::CloseIdleOf(PoolId(pool)));
         any.chain(alone.into_iter().map(Message::CloseIdle)).collect()
     }
 }
 
-impl Line {
-    /// Where one like this stands.
-    fn of(&mut self, waiter: &Waiter) -> &mut VecDeque<Rc<Waiter>> {
-        if waiter.wanted.is_some() { &mut self.alone } else { &mut self.any }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Rc<Waiter>> {
-        self.any.iter().chain(&self.alone)
-    }
+/// The first in line who takes a place on this endpoint.
+fn first_for<'l>(line: &'l VecDeque<Rc<Waiter>>, endpoint: &Endpoint) -> Option<&'l Rc<Waiter>> {
+    let is_eligible = endpoint.is_eligible();
+    line.iter().find(|waiter| match waiter.only.get() {
+        Some(only) => only == endpoint.slot,
+        None => is_eligible && !waiter.tried.contains(endpoint.slot),
+    })
 }
 
 impl Waiter {
-    fn call(&self) {
-        self.called.set(true);
-        self.event.notify();
+    fn takes_any(&self) -> bool {
+        self.only.get().is_none()
     }
 }
 
 impl Ticket<'_> {
-    /// Those before whom it must not take a place: all who stand before it, unless it was called.
+    /// Those with a lower one stand before it.
     #[must_use]
-    pub fn rank(&self) -> u64 {
-        if self.waiter.called.get() { 0 } else { self.waiter.number }
+    pub fn number(&self) -> u64 {
+        self.waiter.number
+    }
+
+    /// The only endpoint that will do, if there is one.
+    #[must_use]
+    pub fn only(&self) -> Option<Slot> {
+        self.waiter.only.get()
+    }
+
+    /// From now on it takes a place on this endpoint, with these limits, alone, or on any. It keeps
+    /// its place in line, and looks once more before it waits.
+    pub fn change(&mut self, only: Option<Slot>, limits: Option<Arc<Limits>>) {
+        self.waiter.only.set(only);
+        self.entry.change(limits);
     }
 
     /// Waits until it is called, or there is no use in waiting any longer.
     pub async fn called(&self) {
         self.waiter.event.wait().await;
-    }
-
-    /// There was no place for it.
-    pub fn wait_on(&self) {
-        self.waiter.called.set(false);
     }
 
     /// Whether it has waited for as long as it may.
@@ -189,9 +174,9 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut lines = self.queue.lines.borrow_mut();
-        let waiters = lines[self.waiter.pool.0].of(&self.waiter);
-        if let Ok(place) = waiters.binary_search_by_key(&self.waiter.number, |it| it.number) {
-            waiters.remove(place);
+        let line = &mut lines[self.entry.pool.0];
+        if let Ok(place) = line.binary_search_by_key(&self.waiter.number, |it| it.number) {
+            line.remove(place);
         }
     }
 }
@@ -201,10 +186,8 @@ const WANTS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::upstream::limit::Limits;
+    use crate::upstream::endpoint::{Address, Standing, Tier, WEIGHT_UNIT};
     use crate::worker::deadline::{Deadline, Deadlines, Role};
     use crate::worker::mailbox::Mailbox;
     use crate::worker::waitlist::Waitlist;
@@ -224,42 +207,66 @@ mod tests {
         }
 
         /// Joins the line of this pool, and may want this slot alone.
-        fn join(&self, pool: usize, wanted: Option<u32>) -> Ticket<'_> {
-            let alone = wanted.map(|_| Arc::new(Limits::new(None, None, None)));
+        fn join(&self, pool: usize, only: Option<u32>) -> Ticket<'_> {
+            self.join_after(Tried::none(), pool, only)
+        }
+
+        fn join_after(&self, tried: Tried, pool: usize, only: Option<u32>) -> Ticket<'_> {
+            let alone = only.map(|_| limits());
             let entry = Waitlist::enter(&self.list, 0, PoolId(pool), alone).unwrap();
             let (client, until) = (self.client.wait_in_queue(), Instant::now());
-            self.queue.join(PoolId(pool), client, until, wanted.map(slot), entry)
+            self.queue.join(client, until, tried, only.map(slot), entry)
         }
 
-        /// Says that all of this pool's endpoints have places.
-        fn call(&self, pool: usize) -> bool {
-            self.queue.call(PoolId(pool), |_| true)
+        /// Says that this endpoint of this pool has a place; whether somebody takes it.
+        fn call(&self, pool: usize, number: u32) -> bool {
+            self.queue.call(PoolId(pool), &endpoint(number, Standing::Open))
         }
 
-        fn is_waited_for(&self, pool: usize, number: u32, rank: u64) -> bool {
-            self.queue.is_waited_for(PoolId(pool), slot(number), rank)
+        fn is_waited_for(&self, pool: usize, number: u32, before: u64) -> bool {
+            let endpoint = endpoint(number, Standing::Open);
+            self.queue.is_waited_for(PoolId(pool), &endpoint, before)
         }
+    }
+
+    fn limits() -> Arc<Limits> {
+        Arc::new(Limits::new(None, None, None))
     }
 
     fn slot(number: u32) -> Slot {
         Slot { number, generation: 0 }
     }
 
+    fn endpoint(number: u32, standing: Standing) -> Endpoint {
+        Endpoint {
+            slot: slot(number),
+            id: format!("pool/127.0.0.1:{number}"),
+            address: Some(Address::Tcp(([127, 0, 0, 1], 80).into())),
+            weight: WEIGHT_UNIT,
+            tier: Tier::Primary,
+            standing,
+            is_sick: false,
+            limits: limits(),
+        }
+    }
+
+    /// Which were called since the last look.
     fn called(tickets: &[Ticket<'_>]) -> Vec<bool> {
-        tickets.iter().map(|ticket| ticket.waiter.called.get()).collect()
+        tickets.iter().map(|ticket| ticket.waiter.event.take()).collect()
     }
 
     #[test]
     fn of_each_pool_the_first_is_called_and_holds_up_no_other() {
         let bench = Bench::new();
         let tickets = [0, 0, 3, 3].map(|pool| bench.join(pool, None));
-        assert!(!bench.call(1) && !bench.call(99), "nobody waits there");
-        assert!(bench.call(3));
+        assert!(!bench.call(1, 1) && !bench.call(99, 1), "nobody waits there");
+        assert!(bench.call(3, 1));
         assert_eq!(called(&tickets), [false, false, true, false]);
-        assert!(bench.call(0));
-        assert_eq!(called(&tickets), [true, false, true, false]);
+        assert!(bench.call(0, 1));
+        assert_eq!(called(&tickets), [true, false, false, false]);
         for (pool, is_waited_for) in [(0, true), (1, false), (3, true), (99, false)] {
             assert_eq!(bench.is_waited_for(pool, 1, u64::MAX), is_waited_for, "{pool}");
+            assert_eq!(bench.queue.is_empty(PoolId(pool)), !is_waited_for, "{pool}");
         }
         assert!(!bench.is_waited_for(3, 1, 2), "the others came later, or wait elsewhere");
     }
@@ -268,30 +275,67 @@ mod tests {
     fn places_are_called_out_to_one_after_the_other() {
         let bench = Bench::new();
         let mut tickets: Vec<_> = (0..3).map(|_| bench.join(0, None)).collect();
-        assert!(!bench.queue.call(PoolId(0), |_| false), "no place");
-        assert_eq!(called(&tickets), [false, false, false]);
-        assert!(bench.call(0) && bench.call(0));
-        assert_eq!(called(&tickets), [true, true, false]);
-        tickets[0].wait_on();
-        drop(tickets.remove(1));
-        assert!(bench.call(0) && bench.call(0));
-        assert_eq!(called(&tickets), [true, true]);
-        assert!(bench.call(0), "those that were called see to it");
-        drop(tickets);
-        assert!(!bench.call(0) && !bench.is_waited_for(0, 1, u64::MAX));
+        for expected in [vec![true, false, false], vec![true, false], vec![true]] {
+            assert!(bench.call(0, 1) && bench.call(0, 2));
+            assert_eq!(called(&tickets), expected);
+            // It has found a place.
+            tickets.remove(0);
+        }
+        assert!(!bench.call(0, 1) && !bench.is_waited_for(0, 1, u64::MAX));
     }
 
     #[test]
     fn who_waits_for_one_endpoint_is_called_for_that_and_holds_up_no_other() {
         let bench = Bench::new();
-        let tickets = [Some(1), Some(1), Some(2), None].map(|wanted| bench.join(0, wanted));
+        let tickets = [Some(1), Some(1), Some(2), None].map(|only| bench.join(0, only));
         assert!(bench.is_waited_for(0, 1, 1) && !bench.is_waited_for(0, 1, 0));
         assert!(!bench.is_waited_for(0, 2, 2) && bench.is_waited_for(0, 2, 3));
         assert!(!bench.is_waited_for(0, 3, 3) && bench.is_waited_for(0, 3, 4));
-        assert!(!bench.queue.call(PoolId(0), |wanted| wanted == Some(slot(1))));
-        assert_eq!(called(&tickets), [true, false, false, false]);
-        assert!(bench.call(0));
-        assert_eq!(called(&tickets), [true, true, true, true]);
+        for (number, first) in [(1, 0), (2, 2), (3, 3)] {
+            assert!(bench.call(0, number));
+            let expected: Vec<_> = (0..4).map(|place| place == first).collect();
+            assert_eq!(called(&tickets), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn who_was_tried_on_an_endpoint_holds_up_no_one_who_waits_for_it() {
+        let bench = Bench::new();
+        let tickets = [bench.join_after(Tried::of(slot(1)), 0, None), bench.join(0, None)];
+        for (number, expected) in [(1, [false, true]), (2, [true, false])] {
+            assert!(bench.call(0, number));
+            assert_eq!(called(&tickets), expected, "{number}");
+        }
+        let [tried, next] = tickets;
+        assert!(!bench.is_waited_for(0, 1, next.number()));
+        assert!(bench.is_waited_for(0, 2, next.number()));
+        drop(next);
+        assert!(!bench.call(0, 1) && !bench.is_waited_for(0, 1, u64::MAX));
+        drop(tried);
+    }
+
+    #[test]
+    fn who_takes_any_endpoint_takes_none_that_only_keeps_its_sessions() {
+        let bench = Bench::new();
+        let tickets = [None, Some(1)].map(|only| bench.join(0, only));
+        let draining = endpoint(1, Standing::Draining);
+        assert!(!bench.queue.is_waited_for(PoolId(0), &draining, tickets[1].number()));
+        assert!(bench.queue.call(PoolId(0), &draining));
+        assert_eq!(called(&tickets), [false, true]);
+    }
+
+    #[test]
+    fn who_waits_for_something_else_from_now_on_keeps_its_place_in_line() {
+        let bench = Bench::new();
+        let mut tickets = [Some(1), None].map(|only| bench.join(0, only));
+        tickets[0].change(None, None);
+        assert!(bench.call(0, 2));
+        assert_eq!(called(&tickets), [true, false]);
+        tickets[0].change(Some(slot(3)), Some(limits()));
+        assert!(bench.call(0, 2));
+        assert_eq!(called(&tickets), [false, true]);
+        assert!(bench.call(0, 3));
+        assert_eq!(called(&tickets), [true, false]);
     }
 
     #[test]
@@ -299,7 +343,7 @@ mod tests {
         let bench = Bench::new();
         assert_eq!(bench.queue.wants(), []);
         let many = (0..20).map(|number| Some(number / 2));
-        let tickets: Vec<_> = many.map(|wanted| bench.join(5, wanted)).collect();
+        let tickets: Vec<_> = many.map(|only| bench.join(5, only)).collect();
         let slots = (0..8).map(|number| Message::CloseIdle(slot(number)));
         assert_eq!(bench.queue.wants(), slots.collect::<Vec<_>>());
         drop(tickets);

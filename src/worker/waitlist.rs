@@ -24,7 +24,7 @@ pub struct Waitlist {
     waiting_alone: Vec<CachePadded<AtomicU32>>,
     /// and over all, up to `--queue-max`.
     requests: Limit,
-    /// Whose turn is next, by pool.
+    /// Who had the last turn, by pool.
     turns: Box<[AtomicU32]>,
 }
 
@@ -33,7 +33,8 @@ pub struct Waitlist {
 pub struct Entry {
     list: Arc<Waitlist>,
     worker: usize,
-    pool: PoolId,
+    /// The pool that it waits for.
+    pub pool: PoolId,
     /// The limits of the only endpoint that will do.
     alone: Option<Arc<Limits>>,
 }
@@ -85,15 +86,9 @@ impl Waitlist {
         if !list.requests.take() {
             return None;
         }
-        match &alone {
-            None => list.waiting(pool)[worker].fetch_add(1, Ordering::SeqCst),
-            Some(limits) => {
-                list.waiting_alone[worker].fetch_add(1, Ordering::SeqCst);
-                limits.waiting_alone.fetch_add(1, Ordering::SeqCst)
-            }
-        };
-        fence(Ordering::SeqCst);
-        Some(Entry { list: list.clone(), worker, pool, alone })
+        let entry = Entry { list: list.clone(), worker, pool, alone };
+        entry.count();
+        Some(entry)
     }
 
     /// Asks the other workers to close an unused connection, whose place this one wants.
@@ -118,7 +113,7 @@ impl Waitlist {
         let next = self.next(place.pool, |_| true);
         let is_own = next == Some(worker);
         if is_own {
-            self.turns[place.pool.0].fetch_add(1, Ordering::Relaxed);
+            self.had_turn(place.pool, worker);
         }
         next.is_some() && !is_own
     }
@@ -131,7 +126,9 @@ impl Waitlist {
             return;
         }
         let next = self.next(pool, |_| true);
-        self.turns[pool.0].fetch_add(1, Ordering::Relaxed);
+        if let Some(worker) = next {
+            self.had_turn(pool, worker);
+        }
         let alone = self.waiting_alone_for(limits).filter(|worker| Some(*worker) != next);
         next.into_iter().chain(alone).for_each(|worker| self.tell(worker));
     }
@@ -142,10 +139,17 @@ impl Waitlist {
         self.requests.taken() == 0
     }
 
-    /// The next worker but this one that waits for this pool.
+    /// Who is told next of a place that this worker has no use for. From one that waits for the pool
+    /// too, but for other endpoints, it goes only as far as the turns go round once: two such would
+    /// tell each other of it for ever.
     #[must_use]
     pub fn another(&self, worker: usize, pool: PoolId) -> Option<usize> {
-        self.next(pool, |other| other != worker)
+        let last = self.turns[pool.0].load(Ordering::Relaxed) as usize;
+        let workers = self.mailboxes.len();
+        let steps_to = |other: usize| (other + workers - last) % workers;
+        let waits_too = self.waiting(pool)[worker].load(Ordering::SeqCst) > 0;
+        let may = |other| other != worker && (!waits_too || steps_to(other) > steps_to(worker));
+        self.next(pool, may)
     }
 
     /// Tells a worker that a place is free.
@@ -163,11 +167,16 @@ impl Waitlist {
         workers.filter(|(_, count)| count.load(Ordering::SeqCst) > 0).map(|(worker, _)| worker)
     }
 
-    /// The first worker that may have it and waits for this pool, from the pool's turn on.
+    fn had_turn(&self, pool: PoolId, worker: usize) {
+        self.turns[pool.0].store(worker as u32, Ordering::Relaxed);
+    }
+
+    /// The first worker that may have it and waits for this pool, from the one after the last turn's
+    /// on.
     fn next(&self, pool: PoolId, may: impl Fn(usize) -> bool) -> Option<usize> {
         let (waiting, workers) = (self.waiting(pool), self.mailboxes.len());
-        let first = self.turns[pool.0].load(Ordering::Relaxed) as usize;
-        let mut in_turn = (0..workers).map(|step| (first + step) % workers);
+        let last = self.turns[pool.0].load(Ordering::Relaxed) as usize;
+        let mut in_turn = (1..=workers).map(|step| (last + step) % workers);
         in_turn.find(|worker| may(*worker) && waiting[*worker].load(Ordering::SeqCst) > 0)
     }
 
@@ -178,8 +187,27 @@ impl Waitlist {
     }
 }
 
-impl Drop for Entry {
-    fn drop(&mut self) {
+impl Entry {
+    /// From now on it waits for the endpoint with these limits alone, or for any; as after `enter`,
+    /// it looks once more before it waits.
+    pub fn change(&mut self, alone: Option<Arc<Limits>>) {
+        self.discount();
+        self.alone = alone;
+        self.count();
+    }
+
+    fn count(&self) {
+        match &self.alone {
+            None => self.list.waiting(self.pool)[self.worker].fetch_add(1, Ordering::SeqCst),
+            Some(limits) => {
+                self.list.waiting_alone[self.worker].fetch_add(1, Ordering::SeqCst);
+                limits.waiting_alone.fetch_add(1, Ordering::SeqCst)
+            }
+        };
+        fence(Ordering::SeqCst);
+    }
+
+    fn discount(&self) {
         match &self.alone {
             None => self.list.waiting(self.pool)[self.worker].fetch_sub(1, Ordering::SeqCst),
             Some(limits) => {
@@ -187,6 +215,12 @@ impl Drop for Entry {
                 self.list.waiting_alone[self.worker].fetch_sub(1, Ordering::SeqCst)
             }
         };
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.discount();
         self.list.requests.give();
     }
 }
@@ -201,129 +235,4 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use super::*;
-
-    fn list_of(workers: usize, requests_max: u32) -> Arc<Waitlist> {
-        let mailboxes = (0..workers).map(|_| Mailbox::new().unwrap().0).collect();
-        Waitlist::new(mailboxes, requests_max)
-    }
-
-    fn limits(conns: u32) -> Arc<Limits> {
-        Arc::new(Limits::new(NonZeroU32::new(conns), None, None))
-    }
-
-    /// The workers that were told since the last call.
-    fn told(list: &Waitlist) -> Vec<usize> {
-        let workers = list.mailboxes.iter().enumerate();
-        workers
-            .filter(|(_, mailbox)| mailbox.take_places_freed())
-            .map(|(worker, _)| worker)
-            .collect()
-    }
-
-    fn take(list: &Arc<Waitlist>, pool: PoolId, limits: &Arc<Limits>) -> Box<Place> {
-        Waitlist::take_place(list, pool, limits).unwrap()
-    }
-
-    #[test]
-    fn freed_places_are_offered_to_the_workers_that_wait_in_turn() {
-        let (list, limits) = (list_of(3, 9), limits(4));
-        let mut places: Vec<_> = (0..4).map(|_| take(&list, POOL, &limits)).collect();
-        assert!(Waitlist::take_place(&list, POOL, &limits).is_none());
-        places.pop();
-        assert!(told(&list).is_empty(), "nobody waits");
-        let _entries = [0, 2].map(|worker| Waitlist::enter(&list, worker, POOL, None));
-        let mut all: Vec<_> = (0..3)
-            .map(|_| {
-                places.pop();
-                told(&list)
-            })
-            .collect();
-        all.sort();
-        all.dedup();
-        assert_eq!(all, [[0], [2]]);
-    }
-
-    #[test]
-    fn a_place_is_offered_to_nobody_who_waits_for_another_pool() {
-        let (list, limits) = (list_of(2, 9), limits(1));
-        let _other = [0, 1].map(|worker| Waitlist::enter(&list, worker, OTHER, None));
-        let place = take(&list, POOL, &limits);
-        assert!(!list.is_anothers_turn(0, &place) && !list.is_anothers_turn(1, &place));
-        drop(place);
-        assert!(told(&list).is_empty());
-        assert_eq!([0, 1].map(|worker| list.another(worker, POOL)), [None, None]);
-        assert_eq!([0, 1].map(|worker| list.another(worker, OTHER)), [Some(1), Some(0)]);
-        let _own = Waitlist::enter(&list, 1, POOL, None);
-        drop(take(&list, POOL, &limits));
-        assert_eq!(told(&list), [1]);
-        assert_eq!([0, 1].map(|worker| list.another(worker, POOL)), [Some(1), None]);
-    }
-
-    #[test]
-    fn each_pool_has_turns_of_its_own() {
-        let (list, limits) = (list_of(2, 9), limits(1));
-        let pools = [POOL, OTHER];
-        let _entries =
-            pools.map(|pool| [0, 1].map(|worker| Waitlist::enter(&list, worker, pool, None)));
-        let mut told_of = pools.map(|_| Vec::new());
-        for _ in 0..2 {
-            for (pool, told_of) in pools.iter().zip(&mut told_of) {
-                drop(take(&list, *pool, &limits));
-                told_of.extend(told(&list));
-            }
-        }
-        told_of.iter_mut().for_each(|workers| workers.sort());
-        assert_eq!(told_of, [[0, 1], [0, 1]]);
-    }
-
-    #[test]
-    fn no_more_requests_wait_than_may() {
-        let list = list_of(2, 2);
-        let entries: Vec<_> =
-            (0..3).map(|n| Waitlist::enter(&list, n % 2, PoolId(n), None)).collect();
-        assert_eq!(entries.iter().flatten().count(), 2);
-        drop(entries);
-        assert!(Waitlist::enter(&list, 1, POOL, None).is_some());
-    }
-
-    #[test]
-    fn a_worker_keeps_its_connection_unless_another_is_next() {
-        let (list, limits) = (list_of(2, 9), limits(1));
-        let place = take(&list, POOL, &limits);
-        assert!(!list.is_anothers_turn(0, &place), "nobody waits");
-        let _other = Waitlist::enter(&list, 1, POOL, None);
-        assert!(list.is_anothers_turn(0, &place) && !list.is_anothers_turn(1, &place));
-        let _own = Waitlist::enter(&list, 0, POOL, None);
-        let turns: Vec<_> = (0..4)
-            .map(|_| {
-                let is_anothers = list.is_anothers_turn(0, &place);
-                if is_anothers {
-                    list.offer(POOL, &limits);
-                }
-                is_anothers
-            })
-            .collect();
-        assert!(turns.contains(&true) && turns.contains(&false), "{turns:?}");
-    }
-
-    #[test]
-    fn a_place_goes_to_those_who_wait_for_its_endpoint() {
-        let (list, wanted, other) = (list_of(3, 9), limits(1), limits(1));
-        let [wanted_place, other_place] = [&wanted, &other].map(|limits| take(&list, POOL, limits));
-        let _alone = Waitlist::enter(&list, 2, POOL, Some(wanted));
-        assert!(list.is_anothers_turn(0, &wanted_place) && !list.is_anothers_turn(0, &other_place));
-        assert!(!list.is_anothers_turn(2, &wanted_place));
-        drop(other_place);
-        assert!(told(&list).is_empty());
-        let _any = Waitlist::enter(&list, 1, POOL, None);
-        drop(wanted_place);
-        assert_eq!(told(&list), [1, 2]);
-    }
-
-    const POOL: PoolId = PoolId(0);
-    const OTHER: PoolId = PoolId(POOLS_MAX - 1);
-}
+mod tests;

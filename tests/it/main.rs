@@ -32,6 +32,8 @@ mod bodies;
 mod busy;
 /// What a probe asks and what passes, its intervals, load, agents, and a late control thread.
 mod checks;
+/// Sessions and retries that wait for places on some backends only.
+mod choosy;
 /// The configuration file and `corelane check`: what is refused, and which source wins.
 mod config_file;
 /// The requests of tests/data through the proxy, judged by a reader of the tests' own.

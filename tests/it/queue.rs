@@ -15,7 +15,7 @@ use crate::support::upstream::{Upstream, ok};
 use crate::support::{SOON, Turnstile, wait_until};
 
 /// A proxy in front of these, each with so many places, that probes them only once.
-fn limited(upstreams: &[&Upstream], conns: usize) -> Flags {
+pub fn limited(upstreams: &[&Upstream], conns: usize) -> Flags {
     let flags = Flags::to(&[]).with("--health-interval", "60s").with("--queue-timeout", "60s");
     let backend = |upstream: &Upstream| format!("{},max-conns={conns}", upstream.url());
     upstreams.iter().fold(flags, |flags, upstream| flags.and("--backend", &backend(upstream)))
@@ -49,17 +49,17 @@ pub fn send(client: &mut Client, target: &str) {
 }
 
 /// Whether no answer has come yet after a while in which one would have.
-fn is_waiting(client: &mut Client) -> bool {
+pub fn is_waiting(client: &mut Client) -> bool {
     client.fate(Duration::from_millis(200)) == Fate::Open
 }
 
-fn targets(upstream: &Upstream) -> Vec<String> {
+pub fn targets(upstream: &Upstream) -> Vec<String> {
     upstream.requests().iter().map(|request| request.head.target().to_string()).collect()
 }
 
 /// A client on each of two workers, where the backend of `numbering` has one place: its connection
 /// changes with the worker.
-fn one_on_each_worker(proxy: &Proxy) -> [Client; 2] {
+pub fn one_on_each_worker(proxy: &Proxy) -> [Client; 2] {
     let mut first = proxy.client();
     let number = first.get("/").expect(200).text();
     let mut same = Vec::new();
@@ -72,11 +72,6 @@ fn one_on_each_worker(proxy: &Proxy) -> [Client; 2] {
         same.push(client);
     }
     panic!("64 clients on one worker");
-}
-
-/// Whether these two are with one worker.
-fn is_with(one: &mut Client, other: &mut Client) -> bool {
-    one.get("/").expect(200).text() == other.get("/").expect(200).text()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -340,45 +335,6 @@ fn requests_that_wait_are_completed_when_the_proxy_drains() {
 }
 
 #[test]
-fn a_session_waits_for_its_backend_and_holds_nobody_up() {
-    let turnstile = Turnstile::default();
-    let (held, free) = (holding(&turnstile), Upstream::answering(ok("free", false)));
-    let flags = limited(&[&held, &free], 1).with("--sticky-cookie", "s");
-    let proxy = flags.start();
-    turnstile.release(1);
-    let cookie = wait_for_cookie(&proxy, "/first");
-    let request = |target| format!("GET {target} HTTP/1.1\r\nHost: t\r\nCookie: {cookie}\r\n\r\n");
-    let [mut busy, mut waiting] = [proxy.client(), proxy.client()];
-    busy.send(request("/busy"));
-    wait_until("it is served", SOON, || held.request_count() == 2);
-    waiting.send(request("/waiting"));
-    assert!(is_waiting(&mut waiting));
-    let mut other = proxy.client();
-    let start = Instant::now();
-    for _ in 0..20 {
-        assert_eq!(other.get("/").expect(200).text(), "free");
-    }
-    let took = start.elapsed();
-    assert!(took < Duration::from_secs(1), "twenty requests were held up: {took:?}");
-    assert!(is_waiting(&mut waiting));
-    turnstile.release(2);
-    assert_eq!(busy.read_response("GET").expect(200).text(), "/busy");
-    assert_eq!(waiting.read_response("GET").expect(200).text(), "/waiting");
-}
-
-/// The cookie of a session on the backend that answers with the target.
-fn wait_for_cookie(proxy: &Proxy, target: &str) -> String {
-    let mut cookie = String::new();
-    wait_until("a session is on the backend", SOON, || {
-        let response = proxy.client().get(target).expect(200);
-        let set = response.get("set-cookie").expect("a cookie");
-        cookie = set.split(';').next().unwrap_or_default().to_string();
-        response.text() == target
-    });
-    cookie
-}
-
-#[test]
 fn the_requests_of_a_killed_backend_wait_for_the_others() {
     let turnstiles = [Turnstile::default(), Turnstile::default()];
     let mut killed = holding(&turnstiles[0]);
@@ -425,46 +381,4 @@ fn a_lost_request_waits_for_a_place_again() {
         client.read_response("GET").expect(200);
     }
     assert_eq!((upstream.request_count(), upstream.most_open()), (4, 1));
-}
-
-#[test]
-fn a_session_that_waits_on_one_worker_slows_no_other_down() {
-    let turnstile = Turnstile::default();
-    let (held, numbering) = (holding(&turnstile), numbering());
-    let flags = limited(&[&held, &numbering], 1).with("--sticky-cookie", "s");
-    let proxy = flags.with("--workers", "2").start();
-    turnstile.release(1);
-    let cookie = wait_for_cookie(&proxy, "/first");
-    let request = |target| format!("GET {target} HTTP/1.1\r\nHost: t\r\nCookie: {cookie}\r\n\r\n");
-    let mut busy = proxy.client();
-    busy.send(request("/busy"));
-    wait_until("it is served", SOON, || held.request_count() == 2);
-    let [mut waiting, mut other] = one_on_each_worker(&proxy);
-    // One more on the worker of `other`: the connection to the backend stays that worker's.
-    let clients = (0..64).map(|_| proxy.client());
-    let mut elsewhere = Vec::new();
-    let mut third = None;
-    for mut client in clients {
-        if is_with(&mut other, &mut client) {
-            third = Some(client);
-            break;
-        }
-        elsewhere.push(client);
-    }
-    let mut third = third.expect("one of 64 clients");
-    waiting.send(request("/waiting"));
-    assert!(is_waiting(&mut waiting));
-    let start = Instant::now();
-    for _ in 0..20 {
-        send(&mut other, "/");
-        send(&mut third, "/");
-        other.read_response("GET").expect(200);
-        third.read_response("GET").expect(200);
-    }
-    let took = start.elapsed();
-    println!("forty requests beside a session that waits on another worker took {took:?}");
-    assert!(took < Duration::from_millis(500), "{took:?}");
-    turnstile.release(2);
-    busy.read_response("GET").expect(200);
-    waiting.read_response("GET").expect(200);
 }

@@ -7,17 +7,19 @@ use crate::upstream::snapshot::{Pool, PoolId};
 use crate::worker::state::Worker;
 
 impl Worker {
-    /// Places on endpoints may be free: calls who waits for them, or lets other workers know.
+    /// Places on endpoints may be free: calls who waits for them here.
     pub fn call_waiting(&self) {
         if self.waitlist.is_empty() {
             return;
         }
         for (index, pool) in self.snapshot().pools.iter().enumerate() {
-            self.call_for(PoolId(index), pool);
+            if !self.queue.is_empty(PoolId(index)) {
+                self.call_for(PoolId(index), pool);
+            }
         }
     }
 
-    /// The same for places of this pool.
+    /// Places of this pool may be free: calls who waits for them, or lets another worker know.
     pub fn call_waiting_for(&self, id: PoolId) {
         if !self.waitlist.is_empty() {
             self.call_for(id, self.snapshot().pool(id));
@@ -25,17 +27,15 @@ impl Worker {
     }
 
     fn call_for(&self, id: PoolId, pool: &Pool) {
-        let is_free = |it: &Endpoint| it.limits.conns.as_deref().is_some_and(Limit::has_room);
-        let is_called = self.queue.call(id, |wanted| {
-            let will_do =
-                |it: &Endpoint| wanted.map_or_else(|| it.is_eligible(), |slot| it.slot == slot);
-            let has_place = |it: &Endpoint| is_free(it) || self.idle.borrow().has(it.slot);
-            pool.endpoints.iter().any(|it| will_do(it) && has_place(it))
-        });
-        if !is_called
-            && let Some(other) = self.waitlist.another(self.id, id)
-            && pool.endpoints.iter().any(|it| it.is_eligible() && is_free(it))
-        {
+        let mut is_left = false;
+        for endpoint in &pool.endpoints {
+            let is_free = endpoint.limits.conns.as_deref().is_some_and(Limit::has_room);
+            if is_free || self.idle.borrow().has(endpoint.slot) {
+                let is_taken = self.queue.call(id, endpoint);
+                is_left |= is_free && !is_taken && endpoint.is_eligible();
+            }
+        }
+        if is_left && let Some(other) = self.waitlist.another(self.id, id) {
             self.waitlist.tell(other);
         }
     }
