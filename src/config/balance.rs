@@ -60,6 +60,21 @@ pub enum HashKey {
     Query(String),
 }
 
+impl fmt::Display for HashKey {
+    /// As a flag has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HashKey::Source => f.write_str("source"),
+            HashKey::Uri => f.write_str("uri"),
+            HashKey::Path => f.write_str("path"),
+            HashKey::Host => f.write_str("host"),
+            HashKey::Header(name) => write!(f, "header:{name}"),
+            HashKey::Cookie(name) => write!(f, "cookie:{name}"),
+            HashKey::Query(name) => write!(f, "query:{name}"),
+        }
+    }
+}
+
 /// The cookie that keeps a session on its endpoint.
 #[derive(Clone)]
 pub struct StickyConfig {

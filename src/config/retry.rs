@@ -1,5 +1,7 @@
 //! When a failed request is tried again.
 
+use std::fmt;
+
 use crate::config::Statuses;
 
 /// When a failed request is tried again.
@@ -32,4 +34,17 @@ pub struct RetryOn {
     pub invalid: bool,
     /// An answer of one of these statuses, as long as another endpoint can be asked.
     pub statuses: Option<Statuses>,
+}
+
+impl fmt::Display for RetryOn {
+    /// As a flag has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RetryOn { lost, down, timeout, invalid, statuses } = self;
+        let named = [("lost", lost), ("down", down), ("timeout", timeout), ("invalid", invalid)];
+        let mut words: Vec<String> =
+            named.into_iter().filter(|(_, is_on)| **is_on).map(|(it, _)| it.to_owned()).collect();
+        words.extend(statuses.as_ref().map(Statuses::to_string));
+        let text = words.join(",");
+        f.write_str(if text.is_empty() { "none" } else { &text })
+    }
 }

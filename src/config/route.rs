@@ -3,6 +3,7 @@
 //! Valid by construction: `upstream::route` can match them without a further check. Read by
 //! `cli::file`; flags alone make one that takes everything.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::config::DEFAULT_POOL;
@@ -159,6 +160,18 @@ impl HostMatch {
     }
 }
 
+impl fmt::Display for HostMatch {
+    /// As it is read; nothing for all.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostMatch::Any => Ok(()),
+            HostMatch::Below(name) => write!(f, "*{name}"),
+            HostMatch::Address(address) => write!(f, "[{address}]"),
+            HostMatch::Exact(name) => f.write_str(name),
+        }
+    }
+}
+
 impl PathMatch {
     /// Reads a prefix; a slash at its end counts for nothing, and `/` takes all.
     ///
@@ -260,6 +273,18 @@ impl Redirect {
             return Err("begins with none of http://, https://, /PATH and {path}".to_owned());
         }
         Ok(Redirect { status, target: pieces })
+    }
+}
+
+impl fmt::Display for Redirect {
+    /// The target, as it is read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.iter().try_for_each(|piece| match piece {
+            Piece::Text(text) => f.write_str(text),
+            Piece::Part(Part::Host, _) => f.write_str("{host}"),
+            Piece::Part(Part::Path, _) => f.write_str("{path}"),
+            Piece::Part(Part::Query, _) => f.write_str("{query}"),
+        })
     }
 }
 

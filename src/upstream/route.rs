@@ -88,6 +88,11 @@ impl Routes {
         }
     }
 
+    /// The routes in the order in which they are tried.
+    pub fn configs(&self) -> impl Iterator<Item = &RouteConfig> {
+        self.rules.iter().map(|rule| &rule.config)
+    }
+
     /// Everything goes to the first pool.
     #[must_use]
     pub fn to_first() -> Routes {

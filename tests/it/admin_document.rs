@@ -44,6 +44,49 @@ fn answers_are_what_the_openapi_document_says() {
     check_schema(&document, &document["components"]["schemas"]["Problem"], &problem, "a problem");
 }
 
+#[test]
+fn the_configuration_is_told_with_its_routes_and_without_its_secrets() {
+    let scratch = Scratch::new("config");
+    let (file, secret) = (scratch.join("lane.toml"), scratch.join("secret"));
+    std::fs::write(&secret, "0123456789abcdef").unwrap();
+    let text = format!(
+        "sticky-cookie = \"lane\"\nsticky-secret-file = {secret:?}\ntraceparent = \"sampled\"\n\
+         health-header = \"Authorization: very-secret\"\nretry-on = \"lost,503-504\"\n\
+         [[pools]]\nname = \"a\"\nbackends = [\"http://127.0.0.1:1\"]\nretries = 1\n\
+         [[routes]]\npool = \"a\"\nhost = \"*.Example.org\"\npath-prefix = \"/v2\"\n\
+         rewrite-prefix = \"/\"\n[[routes]]\nredirect = \"https://{{host}}{{path}}\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let flags = Flags::none().with("--config", file.to_str().unwrap());
+    let proxy = flags.with("--admin", "127.0.0.1:0").start();
+    let addr = proxy.admin_addr();
+    let document = json_of(&get(addr, "/api/v1/openapi.json").expect(200));
+    let answer = get(addr, "/api/v1/config").expect(200);
+    let config = json_of(&answer);
+    check_schema(&document, &document["components"]["schemas"]["Config"], &config, "config");
+    let text = answer.text();
+    assert!(!text.contains("very-secret") && !text.contains("0123456789abcdef"), "{text}");
+    let null = Value::Null;
+    let first = json!({
+        "listener": null, "host": "*.example.org", "path": null, "path_prefix": "/v2",
+        "method": null, "rewrite_prefix": "/", "pool": "a", "redirect": null, "status": null,
+    });
+    let second = json!({
+        "listener": null, "host": null, "path": null, "path_prefix": null, "method": null,
+        "rewrite_prefix": null, "pool": null, "redirect": "https://{host}{path}", "status": 302,
+    });
+    assert_eq!(config["routes"], json!([first, second]));
+    assert_eq!(config["forward"]["traceparent"], "sampled");
+    let pool = &config["pools"][0];
+    assert_eq!(
+        (&pool["retry"]["on"], &pool["retry"]["retries_max"]),
+        (&json!("lost,503-504"), &json!(1))
+    );
+    assert_eq!(pool["sticky"]["cookie"], "lane");
+    assert_eq!(pool["health"]["header_names"], json!(["Authorization"]));
+    assert_eq!((&config["access_log"], &config["discovery"]["etcd"]), (&null, &null));
+}
+
 /// Sends a change of what a path of the document names, and checks that the answer is one of those
 /// that it lists there: status, header fields, media type and schema.
 struct Changes {

@@ -1,5 +1,8 @@
-//! The configuration in force, as far as it helps whoever looks into a running process; no secret is
-//! in it. Times are in seconds.
+//! The configuration in force: that of the process as it was started, pools and routes as they are
+//! now. No secret is in it, and no text of a probe's headers. Times are in seconds.
+
+mod pool;
+mod route;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +12,12 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::status::name_of;
-use crate::config::{AdminWrites, Config, DriverChoice, PoolConfig, Steer};
+use crate::config::{
+    AdminWrites, Config, DiscoveryConfig, DriverChoice, EtcdMember, ForwardedHeaders, LogTarget,
+    Steer, TraceParents,
+};
+use pool::of_pool;
+use route::of_route;
 
 /// `GET /api/v1/config`.
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Json<Value> {
@@ -18,13 +25,16 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Json<Value> {
     let pools: Vec<Value> = snapshot.pools.iter().map(|pool| of_pool(&pool.config)).collect();
     let mut document = of_process(&api.config);
     document["pools"] = pools.into();
+    let routes: Vec<Value> =
+        snapshot.routes.configs().map(|route| of_route(route, &api.config.listeners)).collect();
+    document["routes"] = routes.into();
     Json(document)
 }
 
 /// What a restart alone changes.
 fn of_process(config: &Config) -> Value {
     let listeners = config.listeners.iter().map(|listener| listener.addr.to_string());
-    let (client, head, forward) = (&config.client, &config.head, &config.forward);
+    let (client, head) = (&config.client, &config.head);
     json!({
         "listeners": listeners.collect::<Vec<_>>(),
         "workers": {
@@ -58,13 +68,18 @@ fn of_process(config: &Config) -> Value {
             "headers_max": head.headers_max,
             "target_bytes_max": head.target_bytes_max,
         },
-        "forward": {
-            "upgrades": forward.upgrades,
-            "connect": forward.connect,
-            "forwarded": forward.forwarded,
-            "request_id": forward.request_id,
-            "trusted_proxies": networks(config),
-        },
+        "forward": of_forward(config),
+        "discovery": of_discovery(&config.discovery),
+        "backends_file": config.registry.backends_file,
+        "state_file": config.registry.state_file,
+        "access_log": config.access_log.as_ref().map(|log| json!({
+            "target": match &log.target {
+                LogTarget::Stdout => "stdout".to_owned(),
+                LogTarget::File(path) => path.display().to_string(),
+            },
+            "sample": log.sample,
+            "bytes_max": log.bytes_max,
+        })),
         "admin": config.admin.as_ref().map(|admin| json!({
             "listen": admin.listen.to_string(),
             "has_token": admin.token.is_some(),
@@ -75,34 +90,49 @@ fn of_process(config: &Config) -> Value {
             },
         })),
         "drain_timeout_seconds": seconds(config.drain_timeout),
+        "ready_file": config.ready_file,
     })
 }
 
-fn networks(config: &Config) -> Vec<String> {
-    config.forward.trusted_proxies.iter().map(ToString::to_string).collect()
+fn of_forward(config: &Config) -> Value {
+    let forward = &config.forward;
+    let networks = forward.trusted_proxies.iter().map(ToString::to_string);
+    json!({
+        "upgrades": forward.upgrades,
+        "connect": forward.connect,
+        "forwarded_headers": match forward.forwarded_headers {
+            ForwardedHeaders::Append => "append",
+            ForwardedHeaders::Replace => "replace",
+            ForwardedHeaders::Off => "off",
+        },
+        "forwarded": forward.forwarded,
+        "request_id": forward.request_id,
+        "traceparent": match forward.traceparent {
+            TraceParents::AsTheyAre => "off",
+            TraceParents::Make { is_sampled: true } => "sampled",
+            TraceParents::Make { is_sampled: false } => "unsampled",
+        },
+        "trusted_proxies": networks.collect::<Vec<_>>(),
+    })
 }
 
-/// What may differ between pools, as it is now.
-fn of_pool(pool: &PoolConfig) -> Value {
-    let (balance, health, limits) = (&pool.balance, &pool.health, &pool.limits);
+/// Where backends are found; of etcd's user the name alone.
+fn of_discovery(discovery: &DiscoveryConfig) -> Value {
+    let DiscoveryConfig { dns, resolver, etcd } = discovery;
+    let names: Vec<String> = dns.iter().map(|name| name.origin()).collect();
+    let servers: Vec<String> = resolver.servers.iter().map(ToString::to_string).collect();
     json!({
-        "name": pool.name,
-        "policy": name_of(balance.policy),
-        "hash_seed": balance.hash_seed,
-        "hash_balance_percent": balance.hash_balance_percent,
-        "sticky_cookie": balance.sticky.as_ref().map(|sticky| &sticky.name),
-        "slow_start_seconds": seconds(balance.slow_start),
-        "panic_percent": balance.panic_percent,
-        "queue_timeout_seconds": seconds(pool.queue_timeout),
-        "retries_max": pool.retry.retries_max,
-        "health": {
-            "path": health.path,
-            "interval_seconds": seconds(health.interval),
-            "timeout_seconds": seconds(health.timeout),
-        },
-        "connect_timeout_seconds": seconds(limits.connect_timeout),
-        "response_timeout_seconds": seconds(limits.response_timeout),
-        "body_timeout_seconds": seconds(limits.body_timeout),
+        "dns": names,
+        "dns_servers": servers,
+        "dns_ttl_min_seconds": seconds(resolver.ttl_min),
+        "dns_ttl_max_seconds": seconds(resolver.ttl_max),
+        "etcd": etcd.as_ref().map(|etcd| json!({
+            "members": etcd.members.iter().map(EtcdMember::url).collect::<Vec<_>>(),
+            "prefix": etcd.prefix,
+            "user": etcd.login.as_ref().map(|login| &login.user),
+            "has_authorities": etcd.tls.authorities.is_some(),
+            "has_certificate": etcd.tls.identity.is_some(),
+        })),
     })
 }
 
