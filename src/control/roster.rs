@@ -278,7 +278,8 @@ impl Member {
         let changed = changed.filter(|(_, (now, told))| **now != *told).map(|(name, _)| *name);
         let why = changed.collect::<Vec<_>>().join(", ");
         let (backend, weight) = (&self.endpoint.id, self.weight(now, slow_start));
-        tracing::info!(backend, why, "backend's weight is now {weight} of {}", self.weight);
+        let percent = u64::from(weight) * 100 / u64::from(self.weight).max(1);
+        tracing::info!(backend, why, "backend has now {percent} % of its weight");
         self.told = (shares, Some(now));
     }
 }

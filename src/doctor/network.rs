@@ -10,7 +10,10 @@ pub(super) fn open_files(host: &Host, subject: &Subject) -> Finding {
     let Some((soft, hard)) = host.limit("Max open files") else {
         return Finding::unreadable(CHECK, "/proc/self/limits");
     };
-    let found = format!("{soft}, which corelane raises to {hard}");
+    let found = match soft == hard {
+        true => soft.to_string(),
+        false => format!("{soft}, which corelane raises to {hard}"),
+    };
     let reserved = DESCRIPTORS_RESERVED as u64;
     let clients = hard.saturating_sub(reserved) / 2;
     let wanted = u64::from(subject.client_conns_max.unwrap_or(CLIENTS_WANTED));

@@ -194,7 +194,7 @@ fn draw_backends(frame: &mut Frame<'_>, view: &mut View, area: Rect) {
     let Some(status) = view.status.clone() else { return };
     let shown = view.backends();
     let up = shown.iter().filter(|it| it.state == "up").count();
-    let mut title = format!("{up} of {} up, by {}", shown.len(), view.order.name());
+    let mut title = format!("{up} of {} up, {}", shown.len(), view.order.name());
     if !view.filter.is_empty() {
         title += &format!(", with {:?}", view.filter);
     }

@@ -233,11 +233,11 @@ impl Order {
     pub(super) fn name(self) -> &'static str {
         match self {
             Order::Given => "as configured",
-            Order::State => "state",
-            Order::Name => "name",
-            Order::Requests => "requests/s",
-            Order::Errors => "errors/s",
-            Order::InFlight => "in flight",
+            Order::State => "by state",
+            Order::Name => "by name",
+            Order::Requests => "by requests/s",
+            Order::Errors => "by errors/s",
+            Order::InFlight => "by in flight",
         }
     }
 }

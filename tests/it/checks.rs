@@ -337,7 +337,7 @@ fn an_agent_sets_the_share_and_the_state_of_its_backend() {
         assert_eq!(answer.text() == "told", stays, "{says:?}");
     }
     wait_until("its weight is told", SOON, || {
-        proxy.log().contains("backend's weight is now 75 of 100")
+        proxy.log().contains("backend has now 75 % of its weight")
     });
 }
 
