@@ -38,7 +38,7 @@ pub use top::TopArgs;
 /// Exit codes: 0 after a drain, 64 for flags that cannot work, 71 when the system refuses
 /// something, 128 plus the signal's number after a second signal.
 #[derive(Debug, Parser)]
-#[command(name = "corelane", version, max_term_width = 100, subcommand_negates_reqs = true)]
+#[command(name = "corelane", version, max_term_width = 100, override_usage = USAGE)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// What to run instead of the load balancer.
@@ -60,6 +60,10 @@ pub enum Command {
     /// Run three demo backends and a load balancer in front of them, to try it out.
     Demo(DemoArgs),
     /// Look at this machine and say what a load balancer with these flags lacks on it.
+    ///
+    /// It takes all flags of the load balancer, its environment and its --config. What matters here
+    /// are --workers, --cores, --driver, --ring-entries, --backlog, --reuse-port-with-others and
+    /// --client-conns-max.
     Doctor(DoctorArgs),
     /// Watch a running load balancer in the terminal, by its admin API.
     Top(TopArgs),
@@ -85,6 +89,7 @@ impl Cli {
             Some("check") if !std::env::args().any(|it| it == "--help" || it == "-h") => {
                 Ok(Cli { is_check: true, ..Cli::read_all(&Cli::proxy_args())? })
             }
+            Some("doctor") => file::read_for_doctor(std::env::args().collect()),
             Some(_) => Ok(Cli::read_flags(std::env::args())?),
         }
     }
@@ -119,12 +124,16 @@ impl Cli {
     /// # Errors
     /// What clap has to say, help and version included.
     pub fn read_flags(args: impl Iterator<Item = String>) -> Result<Cli, clap::Error> {
+        Cli::from_arg_matches(&Cli::silent().try_get_matches_from(args)?)
+    }
+
+    /// The command line without an environment, but for `corelane doctor`.
+    fn silent() -> clap::Command {
         let silent = |command: clap::Command| match command.get_name() {
             "doctor" => command,
             _ => command.mut_args(|arg| arg.env(None)),
         };
-        let command = silent(Cli::command()).mut_subcommands(silent);
-        Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+        silent(Cli::command()).mut_subcommands(silent)
     }
 }
 
@@ -143,11 +152,13 @@ pub fn line_of(error: &clap::Error, subcommand: Option<&str>) -> String {
     }
     let reason = reason.join(" ");
     let reason = reason.strip_prefix("error: ").unwrap_or(&reason).to_owned();
-    let reason = match reason.split_once("the subcommand '") {
-        Some((_, rest)) => {
-            let word = rest.split('\'').next().unwrap_or_default();
-            format!("unexpected argument '{word}'; each value needs its own flag")
+    let word = reason.split_once("subcommand '").or(reason.split_once("unexpected argument '"));
+    let word = word.and_then(|(_, rest)| rest.split('\'').next());
+    let reason = match word.filter(|word| !word.starts_with('-')) {
+        Some(word) if word.ends_with(".toml") => {
+            format!("unexpected argument '{word}'; a configuration file is --config {word}")
         }
+        Some(word) => format!("unexpected argument '{word}'; each value needs its own flag"),
         None => reason,
     };
     let help = match subcommand {
@@ -156,3 +167,8 @@ pub fn line_of(error: &clap::Error, subcommand: Option<&str>) -> String {
     };
     [vec![reason.as_str()], tips, vec![help.as_str()]].concat().join("; ")
 }
+
+/// How it is called.
+const USAGE: &str = "corelane --listen IP:PORT --backend http://HOST:PORT [OPTIONS]
+       corelane --config PATH [OPTIONS]
+       corelane COMMAND";

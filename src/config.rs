@@ -79,11 +79,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// The backends of all pools.
-    pub fn backends(&self) -> impl Iterator<Item = &BackendConfig> {
-        self.pools.iter().flat_map(|pool| &pool.backends)
-    }
-
     /// The etcd that the admin API writes its changes to, if they go there.
     #[must_use]
     pub fn etcd_to_write(&self) -> Option<&EtcdConfig> {

@@ -78,7 +78,8 @@ fn run_proxy(args: ProxyArgs) -> Result<u8, StartError> {
 /// Says what flags, environment and file make together.
 fn check(args: ProxyArgs) -> Result<u8, StartError> {
     let text = args.to_file();
-    args.into_config(&machine(raise_descriptor_limit()))?;
+    let config = args.into_config(&machine(raise_descriptor_limit()))?;
+    server::look_at_files(&config)?;
     print(text.as_bytes())
 }
 

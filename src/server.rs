@@ -5,6 +5,7 @@
 //! on a new thread.
 
 mod event;
+mod files;
 mod listen;
 mod ready_file;
 mod signals;
@@ -32,6 +33,7 @@ use crate::worker::state::Shared;
 use crate::worker::waitlist::Waitlist;
 use crate::worker::{self, Ended, Seat};
 use event::{Event, Next, Stop, drain_by, next_event, report};
+pub use files::look_at_files;
 use listen::{listen, local_addr};
 pub use signals::{Signals, survive_usr1};
 
@@ -297,9 +299,9 @@ impl Server {
             self.announced = std::fs::metadata(path).ok().map(|file| file.ino());
         }
         let snapshot = self.control.published().load_full();
-        let endpoints = snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
-        let healthy = endpoints.filter(|endpoint| endpoint.is_eligible()).count();
-        let backends = self.config.backends().count();
+        let endpoints = || snapshot.pools.iter().flat_map(|pool| &pool.endpoints);
+        let healthy = endpoints().filter(|endpoint| endpoint.is_eligible()).count();
+        let backends = endpoints().count();
         if healthy == 0 {
             tracing::warn!(
                 "no backend is healthy: every request gets 503 until one passes its check"

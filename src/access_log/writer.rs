@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::queue::ArrayQueue;
+use rustix::fs::Access;
 
 use crate::config::{AccessLogConfig, LogTarget};
 use crate::error::StartError;
@@ -121,6 +122,26 @@ impl AccessLog {
         builder.spawn(work).map_err(|error| StartError::Resource("a thread for logs", error))?;
         let inlet = Inlet { config: Arc::new(config), chunks, emptied };
         Ok(AccessLog { inlet, commands, ended })
+    }
+
+    /// Whether the target could be opened; does not make it.
+    ///
+    /// # Errors
+    /// When it could not.
+    pub fn look(config: &AccessLogConfig) -> Result<(), StartError> {
+        let LogTarget::File(path) = &config.target else { return Ok(()) };
+        let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
+        let looked: io::Result<()> = match path.metadata() {
+            Ok(file) if file.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) => rustix::fs::access(path, Access::WRITE_OK).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let directory = directory.unwrap_or(Path::new("."));
+                let looked = rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK);
+                looked.map_err(io::Error::from)
+            }
+            Err(error) => Err(error),
+        };
+        looked.map_err(|error| StartError::AccessLog(name_of(&config.target), error))
     }
 
     /// The way to it, for a worker.

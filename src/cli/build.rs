@@ -6,6 +6,7 @@ mod balance;
 mod discovery;
 mod health;
 mod pools;
+mod problems;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -18,11 +19,12 @@ use crate::cli::flags::{
 use crate::cli::read::{List, parse_cores};
 use crate::config::{
     BACKENDS_MAX, BackendConfig, BackendLimits, ClientLimits, Config, DESCRIPTORS_RESERVED,
-    DriverChoice, Faults, ForwardConfig, ForwardedHeaders, HeadLimits, IdleLimits, ListenerConfig,
-    RegistryConfig, Steer, TraceParents, WORKERS_MAX, WorkersConfig,
+    DiscoveryConfig, DriverChoice, Faults, ForwardConfig, ForwardedHeaders, HeadLimits, IdleLimits,
+    ListenerConfig, RegistryConfig, Steer, TraceParents, WORKERS_MAX, WorkersConfig,
 };
 use crate::error::StartError;
 use pools::{PoolArgs, pools_of, routes_of};
+use problems::Problems;
 
 /// What the machine allows this process.
 #[derive(Clone, Debug)]
@@ -62,14 +64,26 @@ impl ProxyArgs {
         let queue_timeout = queue.queue_timeout;
         let limits = backend;
         let own = PoolArgs { balance, queue_timeout, retry, health, eject, breaker, limits };
-        let backends = backends_of(List::join(traffic.backend))?;
-        let discovery = discovery.into_config()?;
-        let has_etcd = discovery.etcd.is_some();
-        let is_filled_by_others = discovery.is_any() || registry.backends_file.is_some();
-        let listeners = listeners_of(&List::join(traffic.listen), &workers)?;
-        let mut problems = Vec::new();
-        let pools = pools_of(own, backends, is_filled_by_others, &mut content, &mut problems)?;
-        let routes = routes_of(&content, &pools, &listeners, problems)?;
+        let mut problems = Problems::of(&mut content);
+        let listeners = problems.took(listeners_of(&List::join(traffic.listen), &workers))?;
+        let backends = problems.took(backends_of(List::join(traffic.backend)))?;
+        let discovery = problems.took(discovery.into_config())?;
+        // What is broken may have been meant to.
+        let is_filled = backends.as_ref().is_none_or(|it| !it.is_empty())
+            || discovery.as_ref().is_none_or(DiscoveryConfig::is_any)
+            || registry.backends_file.is_some();
+        let backends = backends.unwrap_or_default();
+        let pools = pools_of(own, backends, is_filled, &mut content, &mut problems)?;
+        let routes = routes_of(&content, &pools, listeners.as_deref(), &mut problems);
+        let workers = problems.took(workers.into_config(machine))?;
+        let head = problems.took(client.head_limits())?;
+        let has_etcd = discovery.as_ref().is_none_or(|it| it.etcd.is_some());
+        let admin = problems.took(admin.into_config(has_etcd))?;
+        let all = (listeners, discovery, workers, head, admin, problems.is_empty());
+        let (Some(listeners), Some(discovery), Some(workers), Some(head), Some(admin), true) = all
+        else {
+            return Err(problems.into_error());
+        };
         Ok(Config {
             listeners,
             pools,
@@ -79,27 +93,33 @@ impl ProxyArgs {
                 backends_file: registry.backends_file,
                 state_file: registry.state_file,
             },
-            workers: WorkersConfig {
-                cores: cores_of(&workers, &machine.cores, machine.parallelism)?,
-                driver: driver_of(workers.driver),
-                ring_entries: at_least_one(workers.ring_entries),
-                steer: match workers.steer {
-                    SteerArg::Off => Steer::Off,
-                    SteerArg::Least => Steer::Least,
-                },
-            },
+            workers,
             queue_max: queue.queue_max,
             client: client.limits(machine.conns_max()),
-            head: client.head_limits()?,
+            head,
             forward: forward.into_config(),
             access_log: access_log.into_config(),
-            admin: admin.into_config(has_etcd)?,
+            admin,
             drain_timeout: process.drain_timeout,
             ready_file: process.ready_file,
             faults: process.fault.into_iter().fold(Faults::default(), |all, fault| Faults {
                 panic_connection: fault.panic_connection.or(all.panic_connection),
                 panic_worker: fault.panic_worker.or(all.panic_worker),
             }),
+        })
+    }
+}
+
+impl WorkerArgs {
+    fn into_config(self, machine: &Machine) -> Result<WorkersConfig, StartError> {
+        Ok(WorkersConfig {
+            cores: cores_of(&self, &machine.cores, machine.parallelism)?,
+            driver: driver_of(self.driver),
+            ring_entries: at_least_one(self.ring_entries),
+            steer: match self.steer {
+                SteerArg::Off => Steer::Off,
+                SteerArg::Least => Steer::Least,
+            },
         })
     }
 }
@@ -172,6 +192,11 @@ fn listeners_of(
     addrs: &[SocketAddr],
     workers: &WorkerArgs,
 ) -> Result<Vec<ListenerConfig>, StartError> {
+    if addrs.is_empty() {
+        let reason = "--listen IP:PORT is missing, where clients connect, as in 127.0.0.1:8080; to \
+                      see it work: corelane demo";
+        return Err(usage(reason.to_owned()));
+    }
     let mut seen = HashSet::new();
     if let Some(twice) = addrs.iter().find(|addr| addr.port() != 0 && !seen.insert(**addr)) {
         return Err(usage(format!("--listen {twice} is given twice")));

@@ -28,7 +28,7 @@ pub(super) use keys::{Kind, Setting};
 pub(super) use route::RouteEntry;
 
 /// What a file held beside settings of the process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Content {
     /// Its path, for what is found wrong later.
     pub(super) path: PathBuf,
@@ -36,6 +36,29 @@ pub(super) struct Content {
     pub(super) pools: Vec<PoolEntry>,
     /// Its routes.
     pub(super) routes: Vec<RouteEntry>,
+    /// Whether it has any, even none that can be understood.
+    pub(super) has_routes: bool,
+    /// The lines of its settings of the process, by name.
+    pub(super) lines: Vec<(String, usize)>,
+    /// Whether these and its lists could all be read.
+    pub(super) is_whole: bool,
+    /// What is wrong with it so far.
+    pub(super) problems: Vec<(usize, String)>,
+}
+
+impl Default for Content {
+    /// Where there is no file.
+    fn default() -> Content {
+        Content {
+            path: PathBuf::new(),
+            pools: Vec::new(),
+            routes: Vec::new(),
+            has_routes: false,
+            lines: Vec::new(),
+            is_whole: true,
+            problems: Vec::new(),
+        }
+    }
 }
 
 /// A pool of the file.
@@ -43,8 +66,10 @@ pub(super) struct Content {
 pub(super) struct PoolEntry {
     /// The line it begins on.
     pub(super) line: usize,
-    /// Its name.
+    /// Its name; empty where that is broken.
     pub(super) name: String,
+    /// Whether all of it could be read.
+    pub(super) is_whole: bool,
     /// Its backends, each with its text; `None` where it names none.
     pub(super) backends: Option<Vec<(String, BackendConfig)>>,
     /// All flags as they are for this pool.
@@ -117,34 +142,78 @@ pub(super) fn read(args: &[String]) -> Result<Cli, ReadError> {
     let Some(path) = given.get_one::<PathBuf>("config") else {
         return Ok(parse(args, &[])?.0);
     };
-    let text = text_of(path)?;
-    let mut reader = Reader { text: &text, keys: Keys::new(), problems: Vec::new() };
-    let Some(draft) = reader.read().filter(|_| reader.problems.is_empty()) else {
-        return Err(FileError::new(path, reader.problems).into());
-    };
-    let is_given = |setting: &&Setting| {
-        let source = given.value_source(setting.id.as_str());
-        matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
-    };
+    let (draft, problems) = draft_of(path)?;
+    let is_given = |setting: &&Setting| is_given(&given, setting);
     let settings: Vec<&Setting> = draft.settings.iter().filter(|it| !is_given(it)).collect();
-    let (mut cli, _) = parse(args, &settings)?;
+    let is_from_file = |name: &str| settings.iter().any(|it| it.name == name);
+    let refused = |error: clap::Error| match problems.is_empty() || !error.use_stderr() {
+        true => ReadError::Flags(error),
+        // It may miss what the file has wrong.
+        false => FileError::new(path, problems.clone()).into(),
+    };
+    let (mut cli, _) = parse(args, &settings).map_err(refused)?;
     let mut pools = Vec::with_capacity(draft.pools.len());
     for pool in draft.pools {
         let own: Vec<&Setting> = pool.settings.iter().filter(|it| !is_given(it)).collect();
         let is_own = |setting: &&&Setting| own.iter().any(|it| it.id == setting.id);
         let common = settings.iter().filter(|it| !is_own(it)).copied();
         let words: Vec<&Setting> = own.iter().copied().chain(common).collect();
-        let (parsed, matches) = parse(args, &words)?;
+        let (parsed, matches) = parse(args, &words).map_err(refused)?;
         pools.push(PoolEntry {
             line: pool.line,
             name: pool.name,
+            is_whole: pool.is_whole,
             backends: pool.backends,
             args: parsed.proxy,
             settings: settings_of(&matches),
         });
     }
-    cli.proxy.file.content = Content { path: path.clone(), pools, routes: draft.routes };
+    cli.proxy.file.content = Content {
+        path: path.clone(),
+        pools,
+        has_routes: draft.has_routes,
+        routes: draft.routes,
+        lines: draft.lines.into_iter().filter(|(name, _)| is_from_file(name)).collect(),
+        is_whole: draft.is_whole,
+        problems,
+    };
     Ok(cli)
+}
+
+/// Reads these arguments of `corelane doctor`, the environment, and the settings of the process in the
+/// file that they name.
+pub(super) fn read_for_doctor(mut args: Vec<String>) -> Result<Cli, ReadError> {
+    let given = Cli::silent().ignore_errors(true).try_get_matches_from(&args)?;
+    let given = given.subcommand_matches("doctor");
+    if let Some(given) = given
+        && let Some(path) = given.get_one::<PathBuf>("config")
+    {
+        let (draft, problems) = draft_of(path)?;
+        if !problems.is_empty() {
+            return Err(FileError::new(path, problems).into());
+        }
+        let settings = draft.settings.iter().filter(|it| !is_given(given, it));
+        args.extend(settings.flat_map(Setting::words));
+    }
+    Ok(Cli::read_flags(args.into_iter())?)
+}
+
+/// What the file says, and all that is wrong with it.
+fn draft_of(path: &Path) -> Result<(Draft, Vec<(usize, String)>), FileError> {
+    let text = text_of(path)?;
+    let mut reader = Reader { text: &text, keys: Keys::new(), problems: Vec::new() };
+    let draft = reader.read();
+    let problems = reader.problems;
+    match draft {
+        Some(draft) => Ok((draft, problems)),
+        None => Err(FileError::new(path, problems)),
+    }
+}
+
+/// Whether the command line or the environment has it.
+fn is_given(given: &ArgMatches, setting: &Setting) -> bool {
+    let source = given.value_source(setting.id.as_str());
+    matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
 }
 
 fn parse(args: &[String], settings: &[&Setting]) -> Result<(Cli, ArgMatches), clap::Error> {
@@ -175,11 +244,17 @@ struct Draft {
     settings: Vec<Setting>,
     pools: Vec<PoolDraft>,
     routes: Vec<RouteEntry>,
+    has_routes: bool,
+    /// The lines of `settings`, by name.
+    lines: Vec<(String, usize)>,
+    /// Whether all could be read but for what is in pools and routes.
+    is_whole: bool,
 }
 
 struct PoolDraft {
     line: usize,
     name: String,
+    is_whole: bool,
     backends: Option<Vec<(String, BackendConfig)>>,
     settings: Vec<Setting>,
 }
@@ -201,30 +276,43 @@ impl<'t> Reader<'t> {
                 return None;
             }
         };
-        let mut draft = Draft { settings: Vec::new(), pools: Vec::new(), routes: Vec::new() };
+        let mut draft = Draft {
+            settings: Vec::new(),
+            pools: Vec::new(),
+            routes: Vec::new(),
+            has_routes: table.contains_key("routes"),
+            lines: Vec::new(),
+            is_whole: true,
+        };
         for (key, value) in &table {
             let line = self.line_at(key.span().start);
             match key.get_ref().as_ref() {
                 "pools" => {
-                    for (line, table) in self.tables("pools", line, value) {
-                        draft.pools.extend(self.pool(line, table));
+                    let tables = self.tables("pools", line, value);
+                    draft.is_whole &= tables.is_some();
+                    for (line, table) in tables.into_iter().flatten() {
+                        draft.pools.push(self.pool(line, table));
                     }
                 }
                 "routes" => {
-                    for (line, table) in self.tables("routes", line, value) {
-                        draft.routes.extend(self.route(line, table));
+                    for (line, table) in self.tables("routes", line, value).into_iter().flatten() {
+                        draft.routes.push(self.route(line, table));
                     }
                 }
                 name => {
                     let found = self.keys.of_process(name).map(|key| key.setting(name, value));
-                    draft.settings.extend(self.took(line, found.and_then(|found| found)));
+                    let setting = self.took(line, found.and_then(|found| found));
+                    draft.is_whole &= setting.is_some();
+                    draft.lines.extend(setting.iter().map(|it| (it.name.clone(), line)));
+                    draft.settings.extend(setting);
                 }
             }
         }
         Some(draft)
     }
 
-    fn pool(&mut self, line: usize, table: &DeTable<'t>) -> Option<PoolDraft> {
+    fn pool(&mut self, line: usize, table: &DeTable<'t>) -> PoolDraft {
+        let before = self.problems.len();
         let (mut name, mut backends, mut settings) = (None, None, Vec::new());
         for (key, value) in table {
             let line = self.line_at(key.span().start);
@@ -257,19 +345,20 @@ impl<'t> Reader<'t> {
         if name.is_none() {
             self.problems.push((line, "a pool needs a name".to_owned()));
         }
-        Some(PoolDraft { line, name: name?, backends, settings })
+        let (name, is_whole) = (name.unwrap_or_default(), self.problems.len() == before);
+        PoolDraft { line, name, is_whole, backends, settings }
     }
 
-    /// The tables of an array of tables, each with its line.
+    /// The tables of an array of tables, each with its line; `None` where it is none.
     fn tables<'v>(
         &mut self,
         name: &str,
         line: usize,
         value: &'v Spanned<DeValue<'t>>,
-    ) -> Vec<(usize, &'v DeTable<'t>)> {
+    ) -> Option<Vec<(usize, &'v DeTable<'t>)>> {
         let DeValue::Array(array) = value.get_ref() else {
             self.problems.push((line, format!("{name} is no list of tables; write [[{name}]]")));
-            return Vec::new();
+            return None;
         };
         let mut tables = Vec::new();
         for each in array.iter() {
@@ -279,7 +368,7 @@ impl<'t> Reader<'t> {
                 _ => self.problems.push((line, format!("{name} holds what is no table"))),
             }
         }
-        tables
+        Some(tables)
     }
 
     /// The value, if there is one; else its problem is kept.

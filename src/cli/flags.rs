@@ -77,7 +77,7 @@ pub struct ProxyArgs {
 #[command(next_help_heading = "Traffic")]
 pub(super) struct TrafficArgs {
     /// An address to accept clients on, IPv4 or [IPv6]; repeatable; port 0 takes a free port.
-    #[arg(long, value_name = "IP:PORT", required = true, env = "CORELANE_LISTEN",
+    #[arg(long, value_name = "IP:PORT", env = "CORELANE_LISTEN",
         value_parser = list(parse_listen))]
     pub(super) listen: Vec<List<SocketAddr>>,
     /// A backend and its options; repeatable. A name is resolved again while its backend is down.
@@ -90,7 +90,6 @@ pub(super) struct TrafficArgs {
     #[arg(
         long,
         value_name = "http://HOST:PORT[,weight=N][,max-conns=N][,backup][,drain][,maintenance]",
-        required_unless_present_any = ["backend_dns", "backends_file", "etcd", "config"],
         env = "CORELANE_BACKEND",
         value_parser = list(parse_backend)
     )]

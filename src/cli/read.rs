@@ -73,6 +73,13 @@ pub(super) fn number(
     }
 }
 
+/// Reads a number of bytes.
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_no| {
+        "it is no number of bytes; without a unit, as in 10485760 for 10 MiB".to_owned()
+    })
+}
+
 /// A reader of shares of a hundred.
 pub(super) fn percent() -> impl Fn(&str) -> Result<u8, String> + Clone + Send + Sync {
     |text| {
@@ -114,8 +121,13 @@ pub(super) fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
 /// Reads a network in CIDR notation, or one address.
 pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
     let addr = text.parse::<IpAddr>().map(IpNet::from);
-    addr.or_else(|_no| text.parse())
-        .map_err(|_no| "it is no network like 10.0.0.0/8 or 2001:db8::/32".to_owned())
+    let network: IpNet = addr
+        .or_else(|_no| text.parse())
+        .map_err(|_no| "it is no network like 10.0.0.0/8 or 2001:db8::/32".to_owned())?;
+    match network.trunc() {
+        whole if whole == network => Ok(network),
+        whole => Err(format!("it has bits behind its prefix; the network is {whole}")),
+    }
 }
 
 /// Reads a protocol that connections may be upgraded to.

@@ -35,12 +35,12 @@ impl Reader {
             ReadError::File(error) => error.to_string(),
         })?;
         let needs_restart = changed_for_restart(&self.started, &cli.proxy.settings);
+        let config = cli.proxy.into_config(&self.machine).map_err(|error| error.to_string())?;
         if let Some(name) = needs_restart.iter().find(|it| BOUND.contains(&it.as_str())) {
             return Err(format!(
                 "{name} has changed, on which routes and pools depend: restart corelane"
             ));
         }
-        let config = cli.proxy.into_config(&self.machine).map_err(|error| error.to_string())?;
         Ok(Reading { pools: config.pools, routes: config.routes, needs_restart })
     }
 }

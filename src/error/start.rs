@@ -9,7 +9,8 @@ use std::path::PathBuf;
 pub enum StartError {
     /// The flags are impossible together; exit code 64.
     Usage(String),
-    /// The configuration file is wrong; a line for each reason, each with its place; exit code 64.
+    /// The configuration file, or more than one flag, is wrong; a line for each reason, each with its
+    /// place; exit code 64.
     ConfigFile(String),
     /// A listening address is taken.
     AddressInUse(SocketAddr),

@@ -65,6 +65,18 @@ fn expect(proxy: &Proxy, names: &str) {
 }
 
 #[test]
+fn ready_counts_the_backends_of_every_source() {
+    let [a, b, c] = ["a", "b", "c"].map(named);
+    let scratch = Scratch::new("backends-file");
+    let path = file_in(&scratch, &toml_of(&[&a, &b]));
+    let proxy = Flags::to(&[&c]).with("--backends-file", path.to_str().unwrap()).start();
+    wait_until("it is told", SOON, || proxy.log().contains("ready on"));
+    let log = proxy.log();
+    let line = log.lines().find(|line| line.contains("ready on")).unwrap();
+    assert!(line.contains("backends=3"), "{line}");
+}
+
+#[test]
 fn each_edit_counts_within_a_second_and_a_broken_one_changes_nothing() {
     let [a, b] = ["a", "b"].map(named);
     let scratch = Scratch::new("backends-file");

@@ -83,7 +83,7 @@ const FRONT: &str = "listen = \"127.0.0.1:0\"\n[[pools]]\nname = \"a\"\n";
 #[test]
 fn all_that_is_wrong_is_told_with_its_line() {
     let pool = "backends = [\"http://h:1\"]\n";
-    let cases: [(&str, &[&str]); 25] = [
+    let cases: [(&str, &[&str]); 30] = [
         ("", &[":2: pool a names no backends"]),
         ("backends = [\"h:1\"]", &[":4: backends: \"h:1\": it does not begin with http://"]),
         ("backends = [\"http://h:1\", \"http://h:1\"]", &[":2: pool a has http://h:1 twice"]),
@@ -115,8 +115,8 @@ fn all_that_is_wrong_is_told_with_its_line() {
             "POOL[[routes]]\npool = \"a\"\nlistener = \"127.0.0.1:1\"",
             &[":5: there is no listener 127.0.0.1:1"],
         ),
-        ("POOL[[routes]]\nredirect = \"//{host}\"", &[":5: redirect begins with none of"]),
-        ("POOL[[routes]]\nredirect = \"http://{path}\"", &[":5: redirect begins with none of"]),
+        ("POOL[[routes]]\nredirect = \"//{host}\"", &[":6: redirect begins with none of"]),
+        ("POOL[[routes]]\nredirect = \"http://{path}\"", &[":6: redirect begins with none of"]),
         ("POOL[[routes]]\nredirect = \"/a\"\nstatus = 200", &[":7: status is none of 301"]),
         (
             "POOL[[routes]]\npool = \"a\"\n[[routes]]\npool = \"a\"\npath-prefix = \"/\"",
@@ -125,6 +125,20 @@ fn all_that_is_wrong_is_told_with_its_line() {
         (
             "POOL[[routes]]\npool = \"a\"\n[[routes]]\npool = \"a\"\nlistener = \"127.0.0.1:0\"",
             &[":5: never taken: each listener has a route"],
+        ),
+        (
+            "POOLpolcy = 1\n[[routes]]\npool = \"b\"",
+            &[":5: polcy is no setting of a pool", ":6: there is no pool b; there are a"],
+        ),
+        (
+            "POOL[[routes]]\npool = \"a\"\nredirect = \"/\"\nlistener = \"127.0.0.1:1\"",
+            &[":5: pool and redirect exclude each other", ":5: there is no listener 127.0.0.1:1"],
+        ),
+        ("POOL[[pools]]\nname = \"b\"\nPOOL", &[":5: a second pool, and no [[routes]]"]),
+        ("POOLretries = \"3\"", &[":5: retries is text; it has to be a number"]),
+        (
+            "POOL[[routes]]\npool = \"a\"\nzzz = 1",
+            &[":7: zzz is no key of a route; the names are listener, host, path-prefix, path, "],
         ),
         ("x = [1,\n", &[":4: "]),
     ];
@@ -137,6 +151,48 @@ fn all_that_is_wrong_is_told_with_its_line() {
         for (line, expected) in lines.iter().zip(expected) {
             assert!(line.starts_with(&format!("lane.toml{expected}")), "{text}: {stderr}");
         }
+    }
+}
+
+#[test]
+fn what_settings_cannot_mean_together_is_told_where_each_stands() {
+    let text = "listen = \"127.0.0.1:0\"\nbackend = [\"http://h:1\", \"http://h:1\"]\n\
+                etcd = \"http://e:1\"\netcd-ca = \"/nowhere\"\ntarget-bytes-max = 65536\n";
+    let (code, _, stderr) = check(text, &["--admin", "0.0.0.0:9"], &[]);
+    assert_eq!(code, Some(64), "{stderr}");
+    let expected = [
+        "lane.toml:2: --backend http://h:1 is given twice",
+        "lane.toml:4: --etcd-ca /nowhere",
+        "lane.toml:5: --target-bytes-max is more than --head-bytes-max",
+        "corelane: --admin 0.0.0.0:9 is reached from other machines",
+    ];
+    assert_eq!(stderr.lines().count(), expected.len(), "{stderr}");
+    for (line, expected) in stderr.lines().zip(expected) {
+        assert!(line.starts_with(expected), "{expected}: {stderr}");
+    }
+}
+
+#[test]
+fn check_ends_as_a_start_would_for_the_files_that_it_names() {
+    for (words, code, expected) in [
+        (["--backends-file", "c.toml"], Some(64), "--backends-file c.toml: "),
+        (["--access-log", "/nowhere/x"], Some(71), "--access-log /nowhere/x: No such file"),
+        (["--access-log", "."], Some(71), "--access-log .: is a directory"),
+        (["--access-log", "new.log"], Some(0), ""),
+    ] {
+        let (found, _, stderr) = check(GOOD, &words, &[]);
+        assert_eq!(found, code, "{words:?}: {stderr}");
+        assert!(stderr.contains(expected), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_list_of_the_environment_is_printed_as_a_list() {
+    let env = [("CORELANE_TRUSTED_PROXIES", "10.0.0.0/8 ::1/128"), ("CORELANE_UPGRADE", "")];
+    let (code, printed, stderr) = check(GOOD, &[], &env);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for line in ["trusted-proxies = [\"10.0.0.0/8\", \"::1/128\"]", "upgrade = [\"\"]"] {
+        assert!(printed.lines().any(|it| it == line), "{line}: {printed}");
     }
 }
 

@@ -62,6 +62,26 @@ fn what_cannot_work_ends_with_71_and_what_may_be_better_with_0() {
 }
 
 #[test]
+fn it_takes_the_load_balancers_flags_and_its_file() {
+    let somaxconn = machine("proc/sys/net/core/somaxconn", "128\n");
+    let file = somaxconn.join("lane.toml");
+    let text = "listen = \"127.0.0.1:80\"\nbacklog = 999\n[[pools]]\nname = \"a\"\nbackends = []\n";
+    std::fs::write(&file, text).unwrap();
+    let (root, file) = (somaxconn.0.to_str().unwrap(), file.to_str().unwrap());
+    for (words, expected) in [
+        (["--listen", "127.0.0.1:80", "--backlog", "998", "--backend", "http://h:1"], "=998"),
+        (["--config", file, "--driver", "epoll", "--workers", "1"], "=999"),
+        (["--config", file, "--driver", "epoll", "--backlog", "997"], "=997"),
+    ] {
+        let words = [&["--root", root][..], &words].concat();
+        let (code, lines) = doctor(&words, &[]);
+        assert!(code == Some(0) || code == Some(71), "{words:?}: {lines}");
+        let advice = format!("sysctl -w net.core.somaxconn{expected}");
+        assert!(lines.contains(&advice), "{words:?}: {lines}");
+    }
+}
+
+#[test]
 fn flags_that_cannot_work_here_are_refused_as_the_load_balancer_refuses_them() {
     let (code, lines) = doctor(&["--cores", "4000"], &[]);
     assert_eq!((code, lines.as_str()), (Some(64), ""));

@@ -19,7 +19,7 @@ const BACKEND: [&str; 2] = ["--backend", "http://127.0.0.1:1"];
 
 #[test]
 fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
-    let cases: [(&[&str], &str); 41] = [
+    let cases: [(&[&str], &str); 44] = [
         (&[], "--backend"),
         (&["--backend", "127.0.0.1:1"], "127.0.0.1:1"),
         (&["--backend", "http://"], "http://"),
@@ -61,6 +61,9 @@ fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
         (&["--retries", "0", "--retry-on", "lost"], "--retries above 0"),
         (&["--retries", "-1"], "0 to 10"),
         (&["--no-such-flag"], "--no-such-flag"),
+        (&["--trusted-proxies", "10.0.0.1/8"], "the network is 10.0.0.0/8"),
+        (&["--body-bytes-max", "10m"], "without a unit"),
+        (&["lane.toml"], "--config lane.toml"),
     ];
     for (words, named) in cases {
         let listen: &[&str] = if words.contains(&"--listen") { &[] } else { &LISTEN };
@@ -70,6 +73,16 @@ fn an_impossible_command_line_ends_with_64_and_one_clear_line() {
         assert_eq!((code, stdout.as_str()), (Some(64), ""), "{words:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{words:?}: {stderr}");
         assert!(stderr.contains(named), "{words:?} should name {named}: {stderr}");
+    }
+}
+
+#[test]
+fn without_flags_it_says_what_there_is_to_give() {
+    let (code, _, stderr) = run(&[], &[]);
+    assert_eq!(code, Some(64), "{stderr}");
+    for flag in ["--listen", "--backend ", "--backends-file", "--backend-dns", "--etcd", "--config"]
+    {
+        assert!(stderr.contains(flag), "{flag}: {stderr}");
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::cli::build::{at_most_backends, usage};
-use crate::cli::file::{Content, FileError, PoolEntry};
+use crate::cli::build::at_most_backends;
+use crate::cli::build::problems::Problems;
+use crate::cli::file::{Content, PoolEntry, RouteEntry};
 use crate::cli::flags::{
     BackendLimitArgs, BalanceArgs, BreakerArgs, EjectArgs, HealthArgs, ProxyArgs, RetryArgs,
 };
@@ -12,9 +13,6 @@ use crate::config::{
     RouteConfig,
 };
 use crate::error::StartError;
-
-/// What is wrong with a file, each with its line.
-pub(super) type Problems = Vec<(usize, String)>;
 
 /// The flags of which each pool can have its own.
 pub(super) struct PoolArgs {
@@ -48,49 +46,78 @@ impl PoolArgs {
 }
 
 /// The pools: that of the flags where it has backends or may get some, and those of the file.
+///
+/// # Errors
+/// What is no fault of flags and file.
 pub(super) fn pools_of(
     own: PoolArgs,
     backends: Vec<BackendConfig>,
-    is_filled_by_others: bool,
+    is_filled: bool,
     content: &mut Content,
     problems: &mut Problems,
 ) -> Result<Vec<PoolConfig>, StartError> {
     let entries = std::mem::take(&mut content.pools);
-    problems.extend(problems_of(&entries, &backends));
+    for (line, reason) in problems_of(&entries, &backends) {
+        problems.tell(line, reason);
+    }
     let mut pools = Vec::with_capacity(entries.len() + 1);
     let is_named = entries.iter().any(|entry| entry.name == DEFAULT_POOL);
-    let is_filled = !backends.is_empty() || is_filled_by_others;
-    if !is_named && (is_filled || entries.is_empty()) {
-        if !is_filled && !content.path.as_os_str().is_empty() {
-            let reason = "names no backend: write backend = \"http://HOST:PORT\", or [[pools]]";
-            problems.push((0, reason.to_owned()));
+    let has_default = !is_named && (is_filled || entries.is_empty());
+    let names = has_default.then_some(DEFAULT_POOL).into_iter();
+    let names = names.chain(entries.iter().map(|it| it.name.as_str()));
+    tell_unknown_pools(&content.routes, &names.collect::<Vec<_>>(), problems);
+    if has_default {
+        if !is_filled && problems.is_whole() {
+            problems.tell(0, no_backend(content));
         }
-        pools.push(own.into_pool(DEFAULT_POOL.to_owned(), backends)?);
+        pools.extend(problems.took(own.into_pool(DEFAULT_POOL.to_owned(), backends))?);
+    } else if let [first, second, ..] = &entries[..]
+        && !is_named
+        && !content.has_routes
+        && first.name != second.name
+    {
+        let reason = "a second pool, and no [[routes]] that say what goes to which";
+        problems.tell(second.line, reason.to_owned());
     }
-    for PoolEntry { line, name, backends, args, .. } in entries {
+    for PoolEntry { line, name, backends, args, is_whole, .. } in entries {
         let backends = backends.into_iter().flatten().map(|(_, backend)| backend).collect();
-        let made = args.into_pool_args().into_pool(name.clone(), backends);
-        match made {
+        match args.into_pool_args().into_pool(name.clone(), backends) {
             Ok(pool) => pools.push(pool),
             Err(StartError::Usage(reason)) => {
-                problems.push((line, format!("pool {name}: {reason}")))
+                if is_whole && problems.is_whole() {
+                    problems.tell(line, format!("pool {name}: {reason}"));
+                }
             }
             Err(error) => return Err(error),
         }
     }
     let sum = pools.iter().flat_map(|pool| &pool.backends).count();
     if let Err(reason) = at_most_backends(sum) {
-        problems.push((0, reason));
+        problems.tell(0, reason);
     }
     Ok(pools)
 }
 
-fn problems_of(entries: &[PoolEntry], backends: &[BackendConfig]) -> Problems {
+/// What is said where nothing names a backend.
+fn no_backend(content: &Content) -> String {
+    match content.path.as_os_str().is_empty() {
+        true => {
+            "no backend: name one with --backend http://HOST:PORT, or say where they are found \
+                 with --backends-file, --backend-dns, --etcd or --config"
+                .to_owned()
+        }
+        false => "names no backend: write backend = \"http://HOST:PORT\", or [[pools]]".to_owned(),
+    }
+}
+
+fn problems_of(entries: &[PoolEntry], backends: &[BackendConfig]) -> Vec<(usize, String)> {
     let mut problems = Vec::new();
     if entries.len() > POOLS_MAX {
         problems.push((0, format!("has more than {POOLS_MAX} pools")));
     }
-    for (index, entry) in entries.iter().enumerate() {
+    // What has no name was told of.
+    let named = entries.iter().enumerate().filter(|(_, entry)| !entry.name.is_empty());
+    for (index, entry) in named {
         let PoolEntry { line, name, .. } = entry;
         if entries.iter().take(index).any(|other| other.name == *name) {
             problems.push((*line, format!("pool {name} is there twice")));
@@ -101,7 +128,7 @@ fn problems_of(entries: &[PoolEntry], backends: &[BackendConfig]) -> Problems {
         }
         let Some(named) = &entry.backends else {
             let reason = format!("pool {name} names no backends; write backends = [] if others do");
-            problems.push((*line, reason));
+            problems.extend(entry.is_whole.then_some((*line, reason)));
             continue;
         };
         let is_twice = |(index, (_, backend)): (usize, &(String, BackendConfig))| {
@@ -117,57 +144,59 @@ fn problems_of(entries: &[PoolEntry], backends: &[BackendConfig]) -> Problems {
     problems
 }
 
+/// Tells of routes to pools that there are not.
+fn tell_unknown_pools(routes: &[RouteEntry], names: &[&str], problems: &mut Problems) {
+    if names.contains(&"") {
+        // A pool without a name, which was told of, may be the one.
+        return;
+    }
+    for RouteEntry { line, pool, .. } in routes {
+        if let Some(name) = pool
+            && !names.contains(&name.as_str())
+        {
+            let reason = format!("there is no pool {name}; there are {}", names.join(", "));
+            problems.tell(*line, reason);
+        }
+    }
+}
+
 /// The routes of the file; without any everything goes to the pool of the flags, or the only one.
+/// Without listeners, what is wrong with them was told.
 pub(super) fn routes_of(
     content: &Content,
     pools: &[PoolConfig],
-    listeners: &[ListenerConfig],
-    mut problems: Problems,
-) -> Result<Vec<RouteConfig>, StartError> {
+    listeners: Option<&[ListenerConfig]>,
+    problems: &mut Problems,
+) -> Vec<RouteConfig> {
     if content.routes.is_empty() {
-        refuse(content, problems.clone())?;
-    }
-    if content.routes.is_empty() {
-        let has_default = pools.iter().any(|pool| pool.name == DEFAULT_POOL);
-        return match pools {
-            [only] => Ok(vec![RouteConfig {
-                action: Action::Pool(only.name.clone()),
-                ..RouteConfig::catch_all()
-            }]),
-            _ if has_default => Ok(vec![RouteConfig::catch_all()]),
-            _ => {
-                let reason = "has several pools and no [[routes]] to them";
-                Err(refused(content, vec![(0, reason.to_owned())]))
-            }
+        let only = match pools {
+            [only] => only.name.clone(),
+            _ => DEFAULT_POOL.to_owned(),
         };
+        return vec![RouteConfig { action: Action::Pool(only), ..RouteConfig::catch_all() }];
     }
-    // What a broken pool is missed for was said.
-    let are_all_there = problems.is_empty();
     if content.routes.len() > ROUTES_MAX {
-        problems.push((0, format!("has more than {ROUTES_MAX} routes")));
+        problems.tell(0, format!("has more than {ROUTES_MAX} routes"));
     }
     let mut routes: Vec<(usize, RouteConfig)> = Vec::new();
-    for entry in &content.routes {
-        let mut route = entry.route.clone();
-        if let Action::Pool(name) = &route.action
-            && are_all_there
-            && !pools.iter().any(|pool| pool.name == *name)
-        {
-            let known: Vec<_> = pools.iter().map(|pool| pool.name.as_str()).collect();
-            let reason = format!("there is no pool {name}; there are {}", known.join(", "));
-            problems.push((entry.line, reason));
+    for RouteEntry { line, listener, route, .. } in &content.routes {
+        let listener = match (listener, listeners) {
+            (Some(addr), Some(listeners)) => match listener_of(*addr, listeners) {
+                Ok(index) => Some(index),
+                Err(reason) => {
+                    problems.tell(*line, reason);
+                    continue;
+                }
+            },
+            _ => None,
+        };
+        let Some(route) = route.clone() else { continue };
+        let route = RouteConfig { listener, ..route };
+        if let Some((first, _)) = routes.iter().find(|(_, other)| other.takes_the_same(&route)) {
+            let reason = format!("never taken: the route on line {first} takes the same requests");
+            problems.tell(*line, reason);
         }
-        if let Some(addr) = entry.listener {
-            match listener_of(addr, listeners) {
-                Ok(index) => route.listener = Some(index),
-                Err(reason) => problems.push((entry.line, reason)),
-            }
-        }
-        if let Some((line, _)) = routes.iter().find(|(_, other)| other.takes_the_same(&route)) {
-            let reason = format!("never taken: the route on line {line} takes the same requests");
-            problems.push((entry.line, reason));
-        }
-        routes.push((entry.line, route));
+        routes.push((*line, route));
     }
     for (line, route) in routes.iter().filter(|(_, route)| route.listener.is_none()) {
         let is_taken = |listener: usize| {
@@ -175,13 +204,12 @@ pub(super) fn routes_of(
                 |it: &RouteConfig| it.listener == Some(listener) && it.differs_in_listener(route);
             routes.iter().any(|(_, other)| takes(other))
         };
-        if (0..listeners.len()).all(is_taken) {
+        if listeners.is_some_and(|it| (0..it.len()).all(is_taken)) {
             let reason = "never taken: each listener has a route of its own for the same requests";
-            problems.push((*line, reason.to_owned()));
+            problems.tell(*line, reason.to_owned());
         }
     }
-    refuse(content, problems)?;
-    Ok(routes.into_iter().map(|(_, route)| route).collect())
+    routes.into_iter().map(|(_, route)| route).collect()
 }
 
 fn listener_of(addr: SocketAddr, listeners: &[ListenerConfig]) -> Result<usize, String> {
@@ -190,18 +218,6 @@ fn listener_of(addr: SocketAddr, listeners: &[ListenerConfig]) -> Result<usize, 
         let known: Vec<_> = listeners.iter().map(|it| it.addr.to_string()).collect();
         format!("there is no listener {addr}; there are {}", known.join(", "))
     })
-}
-
-fn refuse(content: &Content, problems: Problems) -> Result<(), StartError> {
-    if problems.is_empty() { Ok(()) } else { Err(refused(content, problems)) }
-}
-
-fn refused(content: &Content, problems: Problems) -> StartError {
-    if content.path.as_os_str().is_empty() {
-        let reasons: Vec<_> = problems.into_iter().map(|(_, reason)| reason).collect();
-        return usage(reasons.join("; "));
-    }
-    StartError::ConfigFile(FileError::new(&content.path, problems).to_string())
 }
 
 impl ProxyArgs {

@@ -1,5 +1,6 @@
 //! The keys of a configuration file: the flags, and of which a pool can have its own.
 
+use std::any::TypeId;
 use std::error::Error as _;
 
 use clap::builder::ValueParser;
@@ -76,7 +77,7 @@ impl Keys {
         let more = ["pools", "routes"];
         self.find(name).ok_or_else(|| {
             let known = self.0.iter().map(|key| key.name.as_str()).chain(more);
-            unknown(name, "setting", known)
+            unknown(name, "setting", known, FLAGS)
         })
     }
 
@@ -87,7 +88,7 @@ impl Keys {
             Some(_) => Err(format!("{name} is the same for all pools: it stands above them")),
             None => {
                 let known = self.0.iter().filter(|key| key.is_pools).map(|key| key.name.as_str());
-                Err(unknown(name, "setting of a pool", known.chain(["name", "backends"])))
+                Err(unknown(name, "setting of a pool", known.chain(["name", "backends"]), FLAGS))
             }
         }
     }
@@ -107,6 +108,7 @@ impl Key {
         let value = value.get_ref();
         let values = match self.kind {
             Kind::Switch => vec![value::truth(name, value)?.to_string()],
+            Kind::Single if self.is_number() => vec![value::number(name, value)?],
             Kind::Single => vec![value::scalar(name, value)?],
             Kind::List => value::scalars(name, value)?,
         };
@@ -114,6 +116,13 @@ impl Key {
             values.iter().try_for_each(|text| self.check(text))?;
         }
         Ok(Setting { id: self.id.clone(), name: self.name.clone(), values, kind: self.kind })
+    }
+
+    /// Whether its values are plain numbers.
+    fn is_number(&self) -> bool {
+        let read = self.parser.type_id();
+        let numbers = [TypeId::of::<u8>(), TypeId::of::<u16>(), TypeId::of::<u32>()];
+        numbers.iter().any(|number| read == *number) || read == TypeId::of::<u64>()
     }
 
     /// Reads a value as the flag would.
@@ -168,12 +177,25 @@ pub(crate) fn settings_of(matches: &ArgMatches) -> Vec<Setting> {
             Kind::Switch => vec![matches.get_flag(&id).to_string()],
             Kind::Single | Kind::List => {
                 let raw = matches.get_raw(&id)?;
-                raw.map(|it| it.to_string_lossy().into_owned()).collect()
+                let texts = raw.map(|it| it.to_string_lossy().into_owned());
+                match kind {
+                    Kind::List => texts.flat_map(|text| values_of(&name, text)).collect(),
+                    _ => texts.collect(),
+                }
             }
         };
         Some(Setting { id, name, values, kind })
     };
     command.get_arguments().filter_map(setting).collect()
+}
+
+/// The values in one text of a list, as its flag parts them; an empty text is one.
+fn values_of(name: &str, text: String) -> Vec<String> {
+    let parts: Vec<String> = match name {
+        "health-header" => text.lines().map(str::to_owned).collect(),
+        _ => text.split_whitespace().map(str::to_owned).collect(),
+    };
+    if parts.is_empty() { vec![text] } else { parts }
 }
 
 fn kind_of(arg: &Arg) -> Kind {
@@ -197,18 +219,23 @@ fn pools_flags() -> Vec<String> {
     names.chain(["queue-timeout".to_owned()]).collect()
 }
 
-/// What is said of a name that is not known: the nearest that is.
-pub(super) fn unknown<'k>(name: &str, what: &str, known: impl Iterator<Item = &'k str>) -> String {
+/// What is said of a name that is not known: the nearest that is, or what all are.
+pub(super) fn unknown<'k>(
+    name: &str,
+    what: &str,
+    known: impl Iterator<Item = &'k str>,
+    all: &str,
+) -> String {
     let near = known.map(|it| (strsim::jaro_winkler(name, it), it));
     let nearest = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|it| it.0 >= NEAR);
     match nearest {
         Some((_, near)) => format!("{name} is no {what}; did you mean {near}?"),
-        None => format!(
-            "{name} is no {what}; the names are those of the flags, without dashes in front"
-        ),
+        None => format!("{name} is no {what}; the names are {all}"),
     }
 }
 
+/// What the names of settings are, for people.
+const FLAGS: &str = "those of the flags, without dashes in front";
 /// Flags that say what to read or do rather than how to serve.
 const NO_SETTINGS: [&str; 3] = ["help", "version", "config"];
 /// How alike a name has to be to be proposed, from 0 to 1.

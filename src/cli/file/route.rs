@@ -19,8 +19,10 @@ pub(in crate::cli) struct RouteEntry {
     pub(in crate::cli) listener: Option<SocketAddr>,
     /// Its keys and their values as text.
     pub(in crate::cli) texts: Vec<(String, String)>,
-    /// All else; its pool may be one that there is not.
-    pub(in crate::cli) route: RouteConfig,
+    /// The pool that it names, which there may not be.
+    pub(in crate::cli) pool: Option<String>,
+    /// All else, where it is sound.
+    pub(in crate::cli) route: Option<RouteConfig>,
 }
 
 /// A route's table while it is read.
@@ -33,12 +35,12 @@ struct Draft {
     method: Option<String>,
     pool: Option<String>,
     rewrite: Option<String>,
-    redirect: Option<String>,
+    redirect: Option<Redirect>,
     status: Option<u16>,
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn route(&mut self, line: usize, table: &DeTable<'t>) -> Option<RouteEntry> {
+    pub(super) fn route(&mut self, line: usize, table: &DeTable<'t>) -> RouteEntry {
         let (mut draft, mut texts) = (Draft::default(), Vec::new());
         let before = self.problems.len();
         for (key, value) in table {
@@ -48,10 +50,11 @@ impl<'t> Reader<'t> {
             let text = value::scalar(key.get_ref(), value.get_ref()).unwrap_or_default();
             texts.push((key.get_ref().clone().into_owned(), text));
         }
-        if self.problems.len() > before {
-            return None;
-        }
-        self.took(line, draft.into_entry(line, texts))
+        let conflicts = draft.conflicts(self.problems.len() == before);
+        self.problems.extend(conflicts.map(|reason| (line, reason.to_owned())));
+        let (listener, pool) = (draft.listener, draft.pool.clone());
+        let route = if self.problems.len() == before { draft.into_route() } else { None };
+        RouteEntry { line, listener, texts, pool, route }
     }
 }
 
@@ -83,40 +86,48 @@ impl Draft {
             "rewrite-prefix" => {
                 self.rewrite = Some(plain_prefix(value::text(key, value)?).map_err(about)?);
             }
-            "redirect" => self.redirect = Some(value::text(key, value)?.to_owned()),
+            "redirect" => {
+                let target = value::text(key, value)?;
+                self.redirect = Some(Redirect::parse(STATUS_BY_DEFAULT, target).map_err(about)?);
+            }
             "status" => {
                 let status = value::scalar(key, value)?.parse().ok();
                 let status = status.filter(|it| REDIRECT_STATUSES.contains(it));
                 let known = REDIRECT_STATUSES.map(|it| it.to_string()).join(", ");
                 self.status = Some(status.ok_or_else(|| format!("{key} is none of {known}"))?);
             }
-            _ => return Err(unknown(key, "key of a route", KEYS.into_iter())),
+            _ => return Err(unknown(key, "key of a route", KEYS.into_iter(), &KEYS.join(", "))),
         }
         Ok(())
     }
 
-    fn into_entry(self, line: usize, texts: Vec<(String, String)>) -> Result<RouteEntry, String> {
-        let path = match (self.prefix, self.path) {
-            (Some(_), Some(_)) => return Err("path and path-prefix exclude each other".to_owned()),
-            (prefix, path) => path.or(prefix).unwrap_or(PathMatch::Any),
-        };
+    /// What its keys cannot mean together; what is missing counts where all were read.
+    fn conflicts(&self, is_whole: bool) -> impl Iterator<Item = &'static str> {
+        let (has_pool, has_redirect) = (self.pool.is_some(), self.redirect.is_some());
+        let has_two_paths = self.prefix.is_some() && self.path.is_some();
+        let is_status_lost = is_whole && self.status.is_some() && has_pool && !has_redirect;
+        let found = [
+            (has_two_paths, "path and path-prefix exclude each other"),
+            (has_pool && has_redirect, "pool and redirect exclude each other"),
+            (is_whole && !has_pool && !has_redirect, "a route needs a pool or a redirect"),
+            (is_status_lost, "status needs a redirect"),
+        ];
+        found.into_iter().filter_map(|(is_so, reason)| is_so.then_some(reason))
+    }
+
+    /// The route, where there is nothing wrong with it.
+    fn into_route(self) -> Option<RouteConfig> {
         let action = match (self.pool, self.redirect) {
-            (Some(_), Some(_)) => return Err("pool and redirect exclude each other".to_owned()),
-            (None, None) => return Err("a route needs a pool or a redirect".to_owned()),
-            (Some(_), None) if self.status.is_some() => {
-                return Err("status needs a redirect".to_owned());
-            }
-            (Some(pool), None) => Action::Pool(pool),
-            (None, Some(target)) => {
+            (Some(pool), _) => Action::Pool(pool),
+            (None, redirect) => {
                 let status = self.status.unwrap_or(STATUS_BY_DEFAULT);
-                let redirect = Redirect::parse(status, &target);
-                Action::Redirect(redirect.map_err(|reason| format!("redirect {reason}"))?)
+                Action::Redirect(Redirect { status, ..redirect? })
             }
         };
+        let path = self.path.or(self.prefix).unwrap_or(PathMatch::Any);
         let host = self.host.unwrap_or(HostMatch::Any);
         let (method, rewrite) = (self.method, self.rewrite);
-        let route = RouteConfig { listener: None, host, path, method, rewrite, action };
-        Ok(RouteEntry { line, listener: self.listener, texts, route })
+        Some(RouteConfig { listener: None, host, path, method, rewrite, action })
     }
 }
 

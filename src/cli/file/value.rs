@@ -38,6 +38,14 @@ pub(super) fn scalar(key: &str, value: &DeValue<'_>) -> Result<String, String> {
     }
 }
 
+/// A number, as text.
+pub(super) fn number(key: &str, value: &DeValue<'_>) -> Result<String, String> {
+    match value {
+        DeValue::String(_) => Err(format!("{key} is text; it has to be a number, without quotes")),
+        other => scalar(key, other),
+    }
+}
+
 /// One such value, or a list of them.
 pub(super) fn scalars(key: &str, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     match value {

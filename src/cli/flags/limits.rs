@@ -6,7 +6,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
 use crate::cli::flags::{DAY, HOUR};
-use crate::cli::read::{duration, number};
+use crate::cli::read::{duration, number, parse_bytes};
 use crate::config::HEADERS_LIMIT;
 
 #[derive(Debug, Args)]
@@ -52,8 +52,8 @@ pub(in crate::cli) struct ClientLimitArgs {
     #[arg(long, value_name = "DURATION", default_value = "60s",
         env = "CORELANE_CLIENT_BODY_TIMEOUT", value_parser = duration(1, DAY))]
     pub(in crate::cli) client_body_timeout: Duration,
-    /// The most client connections of the process; accepting waits then [default: half of
-    /// ulimit -n less 64, since each may need a backend's connection too; limit: 16777216].
+    /// The most client connections of the process; accepting waits then [default: (ulimit
+    /// -n less 64) / 2, since each may need a backend's connection too; limit: 16777216].
     #[arg(long, value_name = "N", env = "CORELANE_CLIENT_CONNS_MAX",
         value_parser = number(1, 16_777_216))]
     pub(in crate::cli) client_conns_max: Option<u32>,
@@ -73,7 +73,8 @@ pub(in crate::cli) struct ClientLimitArgs {
         value_parser = number(1, u32::MAX))]
     pub(in crate::cli) body_rate_min: Option<u32>,
     /// The most bytes of a request's body; 413 [default: no limit].
-    #[arg(long, value_name = "BYTES", env = "CORELANE_BODY_BYTES_MAX")]
+    #[arg(long, value_name = "BYTES", env = "CORELANE_BODY_BYTES_MAX",
+        value_parser = parse_bytes)]
     pub(in crate::cli) body_bytes_max: Option<u64>,
     /// How long a tunnel (an upgraded connection) may pass nothing [limits: 1ms to 1d].
     #[arg(long, value_name = "DURATION", default_value = "1h",
