@@ -1,8 +1,9 @@
-//! The completions and the manual page, read by the programs that they are for.
+//! The completions, the manual page and the systemd unit, read by the programs that they are for.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use crate::support::Scratch;
 use crate::support::proxy::CORELANE;
 
 fn corelane(words: &[&str]) -> Vec<u8> {
@@ -68,6 +69,20 @@ fn bash_completes_subcommands_flags_and_their_values() {
         );
         let (_, told) = read_by("bash", &["--norc"], asked.as_bytes()).unwrap();
         assert!(told.split_whitespace().any(|word| word == expected), "{words}: {told}");
+    }
+}
+
+#[test]
+fn systemd_reads_the_unit() {
+    let unit = include_str!("../../dist/systemd/corelane.service");
+    assert!(unit.contains("TimeoutStopSec=45s"), "longer than --drain-timeout by default, 30 s");
+    let scratch = Scratch::new("unit");
+    let path = scratch.join("corelane.service");
+    // It is not installed where the unit looks for it.
+    std::fs::write(&path, unit.replace("/usr/local/bin/corelane", CORELANE)).unwrap();
+    let read = read_by("systemd-analyze", &["verify", path.to_str().unwrap()], b"");
+    if let Some((is_well, told)) = read {
+        assert!(is_well && told.is_empty(), "{told}");
     }
 }
 
