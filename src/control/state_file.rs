@@ -88,6 +88,10 @@ impl Kept {
                  changed through the admin API"
             )
         };
+        // Opening a pipe would wait for whoever writes to it.
+        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(refused("it is no regular file".to_owned()));
+        }
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(|error| refused(error.to_string()))?,

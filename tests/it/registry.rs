@@ -192,9 +192,11 @@ fn a_state_file_that_is_broken_or_cannot_be_written_is_refused_with_the_next_ste
     let scratch = Scratch::new("state");
     let broken = scratch.join("broken.json");
     fs::write(&broken, "{\"version\":1,").unwrap();
-    for (path, reason) in
-        [(broken, "move it away"), (scratch.join("no/state.json"), "make its directory")]
-    {
+    for (path, reason) in [
+        (broken, "move it away"),
+        (scratch.join(""), "no regular file"),
+        (scratch.join("no/state.json"), "make its directory"),
+    ] {
         let mut proxy = with_state(Flags::to(&[&a]), &path).spawn();
         assert_eq!(proxy.wait_exit(SOON).code(), Some(64));
         let log = proxy.log();

@@ -730,8 +730,9 @@ async function applyChange(event) {
   const headers = { "Content-Type": "application/json", "If-Match": `"${backend.revision}"` };
   $("change-apply").disabled = true;
   try {
-    await ask(path, { method: "PATCH", headers, body: JSON.stringify(wanted()) });
-    text($("announce"), `${backend.id} is changed.`);
+    const answer = await ask(path, { method: "PATCH", headers, body: JSON.stringify(wanted()) });
+    const done = answer.status === 202 ? "is changed in etcd, and will be here" : "is changed";
+    text($("announce"), `${backend.id} ${done}.`);
     $("change").close();
   } catch (error) {
     $("change-error").hidden = false;
