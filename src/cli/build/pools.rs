@@ -75,6 +75,7 @@ pub(super) fn pools_of(
         && !is_named
         && !content.has_routes
         && first.name != second.name
+        && !second.name.is_empty()
     {
         let reason = "a second pool, and no [[routes]] that say what goes to which";
         problems.tell(second.line, reason.to_owned());
