@@ -80,6 +80,13 @@
 //! A connection's task reads the clock once in each of its polls at most, but for those on epoll
 //! ([`clock`]).
 //!
+//! # Fairness
+//!
+//! The loop takes completions in the order in which the kernel gives them, but of operations that
+//! had to wait the kernel gives 40 a turn, and of those that found their bytes there all. A task of
+//! the worker ([`worker`]) has it give all of both while many requests are in flight. Who connects
+//! while many do is accepted in few turns ([`worker::listener`]).
+//!
 //! # What was tried and is not here
 //!
 //! - Sending by a plain `send(2)` instead of the ring: as much processor time with 64 connections

