@@ -2,7 +2,7 @@
 //! the memory that it shares with the kernel, and their completion ahead of its turn. monoio offers
 //! neither.
 
-#![expect(unsafe_code, reason = "the ring's memory is mapped once more, to be read")]
+#![expect(unsafe_code, reason = "a ring of monoio's is read and entered from outside")]
 
 use std::ffi::c_void;
 use std::io;
@@ -32,7 +32,7 @@ pub struct SharedRing {
 }
 
 impl SharedRing {
-    /// Makes a ring, and finds it among the descriptors; no counts where that fails.
+    /// Makes a ring, and finds it among the descriptors; `None` where that fails.
     ///
     /// # Errors
     /// Those of `make`.
@@ -42,14 +42,14 @@ impl SharedRing {
         let _one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let before = rings();
         let made = make()?;
-        let counts = match rings().into_iter().find(|fd| !before.contains(fd)) {
+        let shared = match rings().into_iter().find(|fd| !before.contains(fd)) {
             Some(fd) => SharedRing::map(fd),
             None => Err(io::ErrorKind::NotFound.into()),
         };
-        if let Err(error) = &counts {
-            tracing::debug!(%error, "what a worker's ring takes and completes is not counted");
+        if let Err(error) = &shared {
+            tracing::debug!(%error, "a ring is neither counted nor completed ahead of its turn");
         }
-        Ok((made, counts.ok()))
+        Ok((made, shared.ok()))
     }
 
     fn map(fd: RawFd) -> io::Result<SharedRing> {
@@ -158,6 +158,7 @@ mod tests {
         assert_eq!(counts.take(), (3, 3));
         assert_eq!(counts.take(), (0, 0));
     }
+
     #[test]
     fn what_is_due_is_completed_at_once_however_much_it_is() {
         const POLLS: u64 = 200;
