@@ -191,6 +191,20 @@ pub fn set_nonblocking(fd: RawFd, is_nonblocking: bool) {
     }
 }
 
+/// Has a socket be readable, and a read that waits end, from so many bytes on; 1 is any. Its end
+/// counts at once in any case. Bytes that it holds already are told of if they suffice now.
+pub fn set_low_water(fd: RawFd, bytes: i32) {
+    // SAFETY: the option is one int, which is read during the call only.
+    let result = unsafe {
+        let value = (&raw const bytes).cast();
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, INT_BYTES)
+    };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        tracing::debug!(%error, fd, bytes, "a socket's low-water mark cannot be set");
+    }
+}
+
 /// Moves at most `bytes_max` of what a non-blocking socket holds into a pipe; 0 is its end.
 ///
 /// # Errors
@@ -227,6 +241,8 @@ fn borrow<'fd>(fd: &'fd RawFd) -> BorrowedFd<'fd> {
 
 /// Asks a socket for the bytes in its send queue.
 const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+/// The size of most options of a socket.
+const INT_BYTES: libc::socklen_t = size_of::<i32>() as libc::socklen_t;
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A classic BPF program over the TCP header: drops a segment with SYN and without ACK, lets all
@@ -267,6 +283,19 @@ mod tests {
         assert_eq!(peek(server.as_raw_fd()), Pending::Bytes);
         drop(server);
         assert_eq!(peek(client.as_raw_fd()), Pending::End);
+    }
+
+    #[test]
+    fn a_socket_below_its_low_water_mark_is_not_readable_unless_it_has_ended() {
+        let (_listener, mut client, server) = pair();
+        let fd = server.as_raw_fd();
+        client.write_all(b"xy").unwrap();
+        for (bytes, expected) in [(1, true), (2, true), (3, false), (1, true), (1 << 19, false)] {
+            set_low_water(fd, bytes);
+            assert_eq!(is_readable(fd), expected, "{bytes}");
+        }
+        shutdown(client.as_raw_fd(), Side::Write);
+        assert!(is_readable(fd));
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn run_again(modules: &[&str], driver: &str) {
     assert!(!text.contains("running 0 tests"), "{text}");
 }
 
-const SCENARIOS: [&str; 7] = [
+const SCENARIOS: [&str; 8] = [
     "forward::",
     "answers::",
     "failures::",
@@ -30,6 +30,7 @@ const SCENARIOS: [&str; 7] = [
     "isolation::a_",
     "bodies::bodies_to_1_mib",
     "splice::",
+    "bursts::",
 ];
 
 #[test]

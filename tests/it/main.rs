@@ -28,6 +28,8 @@ mod backends_file;
 mod balance;
 /// Bodies from nothing to 200 MB through nginx, Python and Node.
 mod bodies;
+/// Long bodies whose senders pause, both ways.
+mod bursts;
 /// Requests at once and connections in the making: over their limits 503 at once.
 mod busy;
 /// What a probe asks and what passes, its intervals, load, agents, and a late control thread.

@@ -14,8 +14,8 @@ use crate::support::upstream::{Served, Upstream, ok};
 use crate::support::wire::{End, Wire};
 use crate::support::{Gate, SOON, wait_until};
 
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
+pub const KIB: usize = 1024;
+pub const MIB: usize = 1024 * KIB;
 /// What goes through a tunnel, each way.
 const BULK: usize = 50_000_000;
 const SWITCH: &[u8] =
@@ -40,7 +40,7 @@ const LENGTHS: [usize; 14] = [
     10_000_000,
 ];
 
-fn body(length: usize) -> Vec<u8> {
+pub fn body(length: usize) -> Vec<u8> {
     pieces(length).flatten().copied().collect()
 }
 
@@ -50,7 +50,7 @@ fn number(target: &str) -> usize {
 }
 
 /// The head of an answer of so many bytes.
-fn head(length: usize) -> Vec<u8> {
+pub fn head(length: usize) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes()
 }
 
@@ -83,7 +83,7 @@ fn sending(
     })
 }
 
-fn get(target: &str) -> String {
+pub fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n")
 }
 

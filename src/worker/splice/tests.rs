@@ -1,0 +1,155 @@
+//! What ends a wait for many bytes, on each driver. Without it these waits would be endless.
+
+use std::io::Write;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use monoio::io::Splitable;
+
+use super::*;
+use crate::config::DriverChoice;
+use crate::sys::Side;
+use crate::worker::driver::Runtime;
+use crate::worker::join::join;
+
+#[test]
+fn many_bytes_are_waited_for_where_the_sender_is_quick_and_never_more_than_will_come() {
+    let most = 512 * 1024;
+    for (is_quick, bytes_to_come, expected) in [
+        (false, 1, 1),
+        (false, u64::MAX, 1),
+        (true, 0, 1),
+        (true, 1, 1),
+        (true, most - 1, most - 1),
+        (true, most, most),
+        (true, most + 1, most),
+        (true, u64::MAX, most),
+    ] {
+        let bytes = u64::try_from(low_water(is_quick, bytes_to_come)).unwrap();
+        assert_eq!(bytes, expected, "{is_quick} {bytes_to_come}");
+    }
+}
+
+#[test]
+fn few_bytes_of_a_quick_sender_pass_after_a_moment_and_the_next_ones_at_once() {
+    check(async |mut source| {
+        let start = Instant::now();
+        source.peer.write_all(&[0; 100]).unwrap();
+        assert_eq!(source.fill(u64::MAX).await, 100);
+        assert!(start.elapsed() >= PATIENCE, "the mark was not set");
+        source.peer.write_all(&[0; 10]).unwrap();
+        assert_eq!(source.splice.low_water.bytes, 1);
+        assert_eq!(source.fill(u64::MAX).await, 10);
+        assert!(!source.splice.is_quick);
+    });
+}
+
+#[test]
+fn a_wait_goes_on_when_nothing_has_come_after_a_moment() {
+    check(async |source| {
+        let Source { mut splice, receiver, mut peer } = source;
+        let act = async {
+            pause(PATIENCE * 3).await;
+            peer.write_all(b"x").unwrap();
+        };
+        let (count, ()) = join(pin!(splice.fill(&receiver, u64::MAX)), pin!(act)).await;
+        assert_eq!(count.unwrap(), 1);
+        assert!(!splice.is_quick);
+    });
+}
+
+#[test]
+fn a_sender_is_quick_while_its_passes_are_large() {
+    check(async |mut source| {
+        source.splice.is_quick = false;
+        source.splice.low_water.set(LOW_WATER_BYTES);
+        let many = 2 * QUICK_BYTES_MIN;
+        let mut peer = source.peer.try_clone().unwrap();
+        let sending = std::thread::spawn(move || peer.write_all(&vec![0; many]).unwrap());
+        source.splice.low_water.set(i32::try_from(many).unwrap());
+        source.receiver.readable().await.unwrap();
+        sending.join().unwrap();
+        assert_eq!(source.fill(many as u64).await, many);
+        assert!(source.splice.is_quick);
+        source.peer.write_all(b"x").unwrap();
+        assert_eq!(source.fill(1).await, 1);
+        assert!(!source.splice.is_quick);
+    });
+}
+
+#[test]
+fn what_ends_a_connection_ends_the_wait_for_many_bytes() {
+    let acts: [fn(TcpStream, RawFd); 5] = [
+        |peer, _fd| peer.shutdown(Shutdown::Write).unwrap(),
+        |peer, _fd| sys::reset_on_close(peer.as_raw_fd()).unwrap(),
+        |_peer, fd| sys::shutdown(fd, Side::Read),
+        |_peer, fd| sys::shutdown(fd, Side::Both),
+        |_peer, fd| sys::reset(fd),
+    ];
+    for act in acts {
+        check(async |source| {
+            let Source { mut splice, receiver, mut peer } = source;
+            peer.write_all(b"x").unwrap();
+            splice.low_water.set(LOW_WATER_BYTES);
+            let end = async {
+                pause(PATIENCE).await;
+                act(peer, splice.source);
+            };
+            let (ready, ()) = join(pin!(receiver.readable()), pin!(end)).await;
+            ready.unwrap();
+        });
+    }
+}
+
+#[test]
+fn the_next_reader_waits_for_no_more_than_a_byte() {
+    check(async |mut source| {
+        source.splice.low_water.set(LOW_WATER_BYTES);
+        let fd = source.splice.source;
+        source.peer.write_all(b"x").unwrap();
+        assert!(!sys::is_readable(fd));
+        drop(source.splice);
+        source.receiver.readable().await.unwrap();
+        assert!(sys::is_readable(fd));
+    });
+}
+
+/// Where a splice takes its bytes from; the sender was quick until now.
+struct Source<'w> {
+    splice: Splice<'w>,
+    receiver: Receiver,
+    peer: TcpStream,
+}
+
+impl Source<'_> {
+    async fn fill(&mut self, bytes_max: u64) -> usize {
+        self.splice.fill(&self.receiver, bytes_max).await.unwrap()
+    }
+}
+
+/// Runs this on each driver.
+#[expect(clippy::disallowed_methods, reason = "a wait that does not end fails the test")]
+fn check(scenario: impl AsyncFn(Source<'_>)) {
+    for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
+        let (mut runtime, _) = Runtime::build(choice, NonZeroU32::MIN).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = listener.accept().unwrap().0;
+        socket.set_nonblocking(true).unwrap();
+        let (pipes, fd) = (Pipes::default(), socket.as_raw_fd());
+        runtime.block_on(async {
+            let socket = monoio::net::TcpStream::from_std(socket).unwrap();
+            let (receiver, _sender) = socket.into_split();
+            let mut splice = Splice::new(&pipes, fd, fd);
+            (splice.is_fresh, splice.is_quick) = (false, true);
+            let source = Source { splice, receiver: Receiver::Tcp(receiver), peer };
+            let is_over = monoio::time::timeout(SOON, scenario(source)).await.is_ok();
+            assert!(is_over, "on {choice:?}");
+        });
+    }
+}
+
+/// Long enough for what must happen at all.
+const SOON: Duration = Duration::from_secs(10);
