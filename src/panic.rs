@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::task::Poll;
 
 use crate::clock;
+use crate::sys;
 
 /// Runs a future to its end or its panic; within each of its polls, the time is held.
 ///
@@ -19,6 +20,8 @@ use crate::clock;
 pub fn contained<T>(future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
     let mut future = Box::pin(future);
     poll_fn(move |context| {
+        // What it holds has left the processor's cache since its last poll where many are served.
+        sys::prefetch(&*future);
         let poll = || clock::held(|| future.as_mut().poll(context));
         match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Poll::Pending) => Poll::Pending,
