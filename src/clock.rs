@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
 thread_local! {
     static HELD: Cell<Held> = const { Cell::new(Held::Not) };
@@ -35,6 +35,29 @@ pub fn now() -> Instant {
         }
         Held::Not => Instant::now(),
     }
+}
+
+/// The time as of the kernel's last tick, in milliseconds since some moment: 2 ns instead of 20, for
+/// what may be late by a tick.
+#[must_use]
+pub fn coarse_millis() -> u64 {
+    millis_of(clock_gettime(ClockId::MonotonicCoarse))
+}
+
+/// How long a tick is, in milliseconds, rounded up.
+#[must_use]
+pub fn tick_millis() -> u64 {
+    millis_of(clock_getres(ClockId::MonotonicCoarse)) + 1
+}
+
+fn millis_of(time: Timespec) -> u64 {
+    Duration::try_from(time).map_or(0, millis)
+}
+
+/// A time in milliseconds, rounded down.
+#[must_use]
+pub fn millis(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1000) + u64::from(time.subsec_millis())
 }
 
 /// The processor time that this thread has used.
@@ -88,6 +111,17 @@ mod tests {
         spin();
         assert!(now() > first);
         assert!(held(now) > first);
+    }
+
+    #[test]
+    fn the_coarse_time_is_late_by_a_tick_at_most() {
+        const SLEPT: u64 = 30;
+        let (begin, coarse_begin) = (Instant::now(), coarse_millis());
+        while begin.elapsed() < Duration::from_millis(SLEPT) {}
+        let coarse = coarse_millis() - coarse_begin;
+        let (passed, tick) = (millis(begin.elapsed()), tick_millis());
+        assert!((1..=20).contains(&tick), "{tick}");
+        assert!(coarse + tick >= SLEPT && coarse <= passed + tick, "{coarse} of {passed}");
     }
 
     #[test]

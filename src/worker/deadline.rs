@@ -40,6 +40,9 @@ pub enum Wait {
 #[derive(Debug)]
 pub struct Deadlines {
     start: Instant,
+    /// The same on the coarse clock, and how much that is late at most.
+    coarse_start: u64,
+    tick: u64,
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<usize>>,
     used: Cell<usize>,
@@ -68,6 +71,8 @@ impl Deadlines {
     pub fn new(start: Instant) -> Rc<Deadlines> {
         Rc::new(Deadlines {
             start,
+            coarse_start: clock::coarse_millis(),
+            tick: clock::tick_millis(),
             slots: RefCell::default(),
             free: RefCell::default(),
             used: Cell::new(0),
@@ -107,7 +112,7 @@ impl Deadlines {
     /// Shuts down what is overdue at `now`, and the backends of clients that left.
     pub fn sweep(&self, now: Instant, half_close_counts: bool) {
         let now = self.millis(now);
-        let watch_after = u64::try_from(WATCH_AFTER.as_millis()).unwrap_or(u64::MAX);
+        let watch_after = clock::millis(WATCH_AFTER);
         let (mut waiting, mut fds) = (Vec::new(), Vec::new());
         let mut slots = self.slots.borrow_mut();
         for (index, slot) in slots.iter_mut().enumerate().filter(|(_, slot)| slot.in_use) {
@@ -184,8 +189,12 @@ impl Deadlines {
 
     /// Milliseconds since the table's start, rounded up to at least 1.
     fn millis(&self, at: Instant) -> u64 {
-        let elapsed = at.saturating_duration_since(self.start);
-        (elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis())).max(1)
+        clock::millis(at.saturating_duration_since(self.start)).max(1)
+    }
+
+    /// The same for now, a tick more or less: a request arms several deadlines, of seconds.
+    fn now(&self) -> u64 {
+        clock::coarse_millis().saturating_sub(self.coarse_start).max(1)
     }
 }
 
@@ -198,8 +207,9 @@ impl Deadline {
 
     /// From now on the peer has `timeout` to make the wait end.
     pub fn arm(&self, wait: Wait, timeout: Duration) {
-        let now = self.table.millis(clock::now());
-        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX / 2).max(1);
+        let now = self.table.now();
+        // None fires early.
+        let millis = clock::millis(timeout).min(u64::MAX / 2) + self.table.tick;
         self.with(|slot| match wait {
             Wait::Read => slot.read_at = now + millis,
             Wait::Write => {
@@ -242,7 +252,7 @@ impl Deadline {
     /// From now on this client waits for `backend`, whose connection ends if the client leaves.
     pub fn wait_for(&self, backend: &Deadline) {
         let generation = backend.with(|slot| slot.generation);
-        let now = self.table.millis(clock::now());
+        let now = self.table.now();
         self.with(|slot| {
             slot.waiting_since = now;
             slot.waiting_for = (backend.index, generation);
@@ -253,7 +263,7 @@ impl Deadline {
     /// whether it has left.
     #[must_use]
     pub fn wait_in_queue(&self) -> Watched {
-        let now = self.table.millis(clock::now());
+        let now = self.table.now();
         let generation = self.with(|slot| {
             slot.waiting_since = now;
             slot.waiting_for = NOBODY;
