@@ -34,7 +34,7 @@ pub fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) {
     monoio::spawn(async move {
         let addr = conn.peer.address.client;
         match contained(connection::serve(&worker, conn, prefix)).await {
-            Ok(Some(silent)) => park(worker, silent),
+            Ok(Some(silent)) => park(worker, *silent),
             Ok(None) => {}
             Err(panic) => worker.note(Cause::Internal, &format_args!("{addr}: {panic}")),
         }
