@@ -94,8 +94,9 @@ pub fn peek(fd: RawFd) -> Pending {
 
 /// Has the processor fetch all of a value at once, which is about to be used here and there.
 ///
-/// A connection's future is 3 kB. With 2,000 of them busy a request costs 0.95 of what it does
-/// without this, with 64 of them 0.99.
+/// A connection's future is 3 kB, and what else is kept of it lies elsewhere. Where it is fetched
+/// before each poll, a request of one of 2,000 busy clients costs 0.92 to 0.95 of what it does without,
+/// and of one of 64 0.98 to 0.99.
 pub fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     for offset in (0..size_of::<T>()).step_by(CACHE_LINE_BYTES) {

@@ -168,6 +168,7 @@ async fn receive(
         } else {
             buffer.fill(&mut client.receiver).await
         };
+        record.prefetch(&[&client.deadline]);
         if silence::is_ended(&read) {
             return Err(Unreceived::Silent);
         }

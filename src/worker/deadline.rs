@@ -205,6 +205,13 @@ impl Deadline {
         self.fd
     }
 
+    /// Has the processor fetch what the table holds of the connection, which something came on.
+    pub fn prefetch(&self) {
+        if let Some(slot) = self.table.slots.borrow().get(self.index) {
+            sys::prefetch(slot);
+        }
+    }
+
     /// From now on the peer has `timeout` to make the wait end.
     pub fn arm(&self, wait: Wait, timeout: Duration) {
         let now = self.table.now();

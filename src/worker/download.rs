@@ -206,6 +206,7 @@ impl<'a> Downlink<'a> {
             buffers.from_backend.make_room(limits.bytes_max);
             self.uplink.begin_read(&self.terms.config.limits, self.backend);
             let read = buffers.from_backend.fill(self.receiver).await;
+            self.terms.record.prefetch(&[self.client, self.backend]);
             self.count(&read);
             let cause = if self.client.is_gone() {
                 Cause::ClientLeft

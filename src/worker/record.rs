@@ -19,8 +19,10 @@ use crate::error::Cause;
 use crate::http1::Version;
 use crate::http1::request::RequestHead;
 use crate::metrics::{By, Finished, Latency, Method};
+use crate::sys;
 use crate::upstream::endpoint::{Endpoint, Slot};
 use crate::upstream::snapshot::{Held, PoolId};
+use crate::worker::deadline::Deadline;
 use crate::worker::peer::Peer;
 use crate::worker::progress::Seen;
 use crate::worker::request::Request;
@@ -112,6 +114,12 @@ impl<'c> Record<'c> {
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Has the processor fetch what is known of the request, which goes on, and of these connections.
+    pub fn prefetch(&self, conns: &[&Deadline]) {
+        sys::prefetch(self.facts());
+        conns.iter().for_each(|conn| conn.prefetch());
     }
 
     /// A byte of a request has come, if it is the first one.
