@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// Waits for so long, on a rare path of a connection's.
+/// Waits for so long, on a path of a connection's that few requests take.
 ///
 /// Boxed: monoio's timer has 640 bytes and is aligned to 128, and would be a part of the future
 /// that each connection has, waiting or not.

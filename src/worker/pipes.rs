@@ -28,8 +28,10 @@ pub struct Pipe {
     pub writer: OwnedFd,
     /// Where they come out.
     pub reader: OwnedFd,
-    /// How many are in it.
+    /// How many are in it,
     pub bytes: usize,
+    /// and may be.
+    pub capacity: usize,
 }
 
 /// A pipe in use.
@@ -74,7 +76,7 @@ impl Pipe {
         if capacity < PIPE_BYTES_MIN {
             return Err(Errno::NOBUFS);
         }
-        Ok(Pipe { writer, reader, bytes: 0 })
+        Ok(Pipe { writer, reader, bytes: 0, capacity })
     }
 }
 

@@ -15,21 +15,27 @@ use crate::worker::driver::Runtime;
 use crate::worker::join::join;
 
 #[test]
-fn many_bytes_are_waited_for_where_the_sender_is_quick_and_never_more_than_will_come() {
-    let most = 512 * 1024;
-    for (is_quick, bytes_to_come, expected) in [
-        (false, 1, 1),
-        (false, u64::MAX, 1),
-        (true, 0, 1),
-        (true, 1, 1),
-        (true, most - 1, most - 1),
-        (true, most, most),
-        (true, most + 1, most),
-        (true, u64::MAX, most),
+fn many_bytes_are_waited_for_after_a_large_pass_and_never_more_than_a_pipe_leaves_room_for() {
+    const KIB: usize = 1024;
+    for (count, capacity, expected) in [
+        (0, 1024 * KIB, 1),
+        (QUICK_BYTES_MIN - 1, 1024 * KIB, 1),
+        (QUICK_BYTES_MIN, 1024 * KIB, 512 * KIB),
+        (1024 * KIB, 8192 * KIB, 512 * KIB),
+        (256 * KIB, 256 * KIB, 128 * KIB),
     ] {
-        let bytes = u64::try_from(low_water(is_quick, bytes_to_come)).unwrap();
-        assert_eq!(bytes, expected, "{is_quick} {bytes_to_come}");
+        let bytes = usize::try_from(awaited_after(count, capacity)).unwrap();
+        assert_eq!(bytes, expected, "{count} {capacity}");
     }
+}
+
+#[test]
+fn never_more_is_waited_for_than_will_come() {
+    check(async |mut source| {
+        source.peer.write_all(&[0; 100]).unwrap();
+        assert_eq!(source.fill(100).await, 100);
+        assert_eq!(source.splice.low_water.bytes, 100);
+    });
 }
 
 #[test]
@@ -42,7 +48,7 @@ fn few_bytes_of_a_quick_sender_pass_after_a_moment_and_the_next_ones_at_once() {
         source.peer.write_all(&[0; 10]).unwrap();
         assert_eq!(source.splice.low_water.bytes, 1);
         assert_eq!(source.fill(u64::MAX).await, 10);
-        assert!(!source.splice.is_quick);
+        assert_eq!(source.splice.awaited, 1);
     });
 }
 
@@ -56,15 +62,13 @@ fn a_wait_goes_on_when_nothing_has_come_after_a_moment() {
         };
         let (count, ()) = join(pin!(splice.fill(&receiver, u64::MAX)), pin!(act)).await;
         assert_eq!(count.unwrap(), 1);
-        assert!(!splice.is_quick);
+        assert_eq!(splice.awaited, 1);
     });
 }
 
 #[test]
 fn a_sender_is_quick_while_its_passes_are_large() {
     check(async |mut source| {
-        source.splice.is_quick = false;
-        source.splice.low_water.set(LOW_WATER_BYTES);
         let many = 2 * QUICK_BYTES_MIN;
         let mut peer = source.peer.try_clone().unwrap();
         let sending = std::thread::spawn(move || peer.write_all(&vec![0; many]).unwrap());
@@ -72,10 +76,10 @@ fn a_sender_is_quick_while_its_passes_are_large() {
         source.receiver.readable().await.unwrap();
         sending.join().unwrap();
         assert_eq!(source.fill(many as u64).await, many);
-        assert!(source.splice.is_quick);
+        assert_eq!(source.splice.awaited, LOW_WATER_BYTES);
         source.peer.write_all(b"x").unwrap();
         assert_eq!(source.fill(1).await, 1);
-        assert!(!source.splice.is_quick);
+        assert_eq!(source.splice.awaited, 1);
     });
 }
 
@@ -95,6 +99,7 @@ fn what_ends_a_connection_ends_the_wait_for_many_bytes() {
             splice.low_water.set(LOW_WATER_BYTES);
             let end = async {
                 pause(PATIENCE).await;
+                assert!(!sys::is_readable(splice.source), "the mark was not set");
                 act(peer, splice.source);
             };
             let (ready, ()) = join(pin!(receiver.readable()), pin!(end)).await;
@@ -143,7 +148,7 @@ fn check(scenario: impl AsyncFn(Source<'_>)) {
             let socket = monoio::net::TcpStream::from_std(socket).unwrap();
             let (receiver, _sender) = socket.into_split();
             let mut splice = Splice::new(&pipes, fd, fd);
-            (splice.is_fresh, splice.is_quick) = (false, true);
+            (splice.is_fresh, splice.awaited) = (false, LOW_WATER_BYTES);
             let source = Source { splice, receiver: Receiver::Tcp(receiver), peer };
             let is_over = monoio::time::timeout(SOON, scenario(source)).await.is_ok();
             assert!(is_over, "on {choice:?}");
