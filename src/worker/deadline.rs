@@ -10,7 +10,7 @@ mod slot;
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock;
 use crate::sys::{self, Side, shutdown};
@@ -39,10 +39,8 @@ pub enum Wait {
 /// The connections of a worker and when they are overdue.
 #[derive(Debug)]
 pub struct Deadlines {
-    start: Instant,
-    /// The same on the coarse clock, and how much that is late at most.
-    coarse_start: u64,
-    tick: u64,
+    /// How much the coarse clock, which its times are of, may be late.
+    tick_millis: u64,
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<usize>>,
     used: Cell<usize>,
@@ -68,11 +66,9 @@ pub struct Watched {
 impl Deadlines {
     /// An empty table.
     #[must_use]
-    pub fn new(start: Instant) -> Rc<Deadlines> {
+    pub fn new() -> Rc<Deadlines> {
         Rc::new(Deadlines {
-            start,
-            coarse_start: clock::coarse_millis(),
-            tick: clock::tick_millis(),
+            tick_millis: clock::tick_millis(),
             slots: RefCell::default(),
             free: RefCell::default(),
             used: Cell::new(0),
@@ -109,9 +105,9 @@ impl Deadlines {
         }
     }
 
-    /// Shuts down what is overdue at `now`, and the backends of clients that left.
-    pub fn sweep(&self, now: Instant, half_close_counts: bool) {
-        let now = self.millis(now);
+    /// Shuts down what is overdue at `now`, in milliseconds of the coarse clock, and the backends of
+    /// clients that left.
+    pub fn sweep(&self, now: u64, half_close_counts: bool) {
         let watch_after = clock::millis(WATCH_AFTER);
         let (mut waiting, mut fds) = (Vec::new(), Vec::new());
         let mut slots = self.slots.borrow_mut();
@@ -186,16 +182,6 @@ impl Deadlines {
             sys::close_leaked(slot.fd);
         }
     }
-
-    /// Milliseconds since the table's start, rounded up to at least 1.
-    fn millis(&self, at: Instant) -> u64 {
-        clock::millis(at.saturating_duration_since(self.start)).max(1)
-    }
-
-    /// The same for now, a tick more or less: a request arms several deadlines, of seconds.
-    fn now(&self) -> u64 {
-        clock::coarse_millis().saturating_sub(self.coarse_start).max(1)
-    }
 }
 
 impl Deadline {
@@ -207,16 +193,14 @@ impl Deadline {
 
     /// Has the processor fetch what the table holds of the connection, which something came on.
     pub fn prefetch(&self) {
-        if let Some(slot) = self.table.slots.borrow().get(self.index) {
-            sys::prefetch(slot);
-        }
+        self.with(|slot| sys::prefetch(slot));
     }
 
     /// From now on the peer has `timeout` to make the wait end.
     pub fn arm(&self, wait: Wait, timeout: Duration) {
-        let now = self.table.now();
-        // None fires early.
-        let millis = clock::millis(timeout).min(u64::MAX / 2) + self.table.tick;
+        let now = clock::coarse_millis();
+        // So that none fires early, where the kernel's ticks come in time.
+        let millis = clock::millis(timeout).min(u64::MAX / 2) + self.table.tick_millis;
         self.with(|slot| match wait {
             Wait::Read => slot.read_at = now + millis,
             Wait::Write => {
@@ -259,7 +243,7 @@ impl Deadline {
     /// From now on this client waits for `backend`, whose connection ends if the client leaves.
     pub fn wait_for(&self, backend: &Deadline) {
         let generation = backend.with(|slot| slot.generation);
-        let now = self.table.now();
+        let now = clock::coarse_millis();
         self.with(|slot| {
             slot.waiting_since = now;
             slot.waiting_for = (backend.index, generation);
@@ -270,7 +254,7 @@ impl Deadline {
     /// whether it has left.
     #[must_use]
     pub fn wait_in_queue(&self) -> Watched {
-        let now = self.table.now();
+        let now = clock::coarse_millis();
         let generation = self.with(|slot| {
             slot.waiting_since = now;
             slot.waiting_for = NOBODY;

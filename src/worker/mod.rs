@@ -96,7 +96,7 @@ pub fn run(seat: Seat, on_start: impl FnOnce(&'static str)) -> Result<Ended, Sta
     }
     let workers = &seat.shared.config.workers;
     let (mut runtime, driver) = Runtime::build(workers.driver, workers.ring_entries)?;
-    let deadlines = Deadlines::new(Instant::now());
+    let deadlines = Deadlines::new();
     let Shared { id, lanes, places, .. } = seat.shared.clone();
     lanes.lane(id).take_up(thread_id());
     let ran = catch_unwind(AssertUnwindSafe(|| {
@@ -226,7 +226,8 @@ async fn sweep(worker: Rc<Worker>) {
         let tick = tick_of(&worker.config, &worker.snapshot());
         pass(&worker, tick).await;
         let now = Instant::now();
-        worker.deadlines.sweep(now, worker.config.client.abort_on_half_close);
+        let half_close_counts = worker.config.client.abort_on_half_close;
+        worker.deadlines.sweep(clock::coarse_millis(), half_close_counts);
         worker.heed_snapshot();
         worker.queue.sweep(now, |client| worker.deadlines.is_gone(client));
         worker.call_waiting();
@@ -273,7 +274,8 @@ async fn pass(worker: &Worker, tick: Duration) {
     }
 }
 
-/// A quarter of the shortest timeout, so that none is late by more than that.
+/// A quarter of the shortest timeout, so that none is late by more than that and two of the kernel's
+/// ticks.
 fn tick_of(config: &Config, snapshot: &Snapshot) -> Duration {
     let client = &config.client;
     let clients = [client.header_timeout, client.idle_timeout, client.body_timeout];

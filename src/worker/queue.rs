@@ -202,7 +202,7 @@ mod tests {
     impl Bench {
         fn new() -> Bench {
             let list = Waitlist::new(vec![Mailbox::new().unwrap().0], 99);
-            let client = Deadlines::enter(&Deadlines::new(Instant::now()), -1, Role::Client);
+            let client = Deadlines::enter(&Deadlines::new(), -1, Role::Client);
             Bench { queue: Queue::default(), list, client }
         }
 

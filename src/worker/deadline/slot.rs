@@ -7,7 +7,7 @@ use crate::sys::{self, Pending, Side, shutdown};
 use crate::upstream::endpoint::Slot as Endpoint;
 use crate::worker::deadline::Role;
 
-/// A place in the table; milliseconds count from the table's start, 0 is never.
+/// A place in the table; times are in milliseconds of the coarse clock, 0 is never.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub(super) fd: RawFd,
