@@ -1,4 +1,4 @@
-//! Keeps a panic where it happened, and what it said.
+//! Keeps a panic where it happened, and what it said: the boundary in which a connection's task polls.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -20,7 +20,7 @@ use crate::sys;
 pub fn contained<T>(future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
     let mut future = Box::pin(future);
     poll_fn(move |context| {
-        // What it holds has left the processor's cache since its last poll where many are served.
+        // With many clients, it has left the processor's cache since its last poll.
         sys::prefetch(&*future);
         let poll = || clock::held(|| future.as_mut().poll(context));
         match catch_unwind(AssertUnwindSafe(poll)) {

@@ -252,22 +252,11 @@ fn is_authority(value: &[u8]) -> bool {
         [b':', digits @ ..] => digits.len() <= PORT_DIGITS && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    is_port && host.iter().all(|byte| IS_HOST_BYTE[usize::from(*byte)])
+    is_port && host.iter().all(|byte| is_host_byte(*byte))
 }
 
-/// The bytes that may stand in a registered name.
-static IS_HOST_BYTE: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = is_host_byte(byte as u8);
-        byte += 1;
-    }
-    table
-};
-
 /// Whether a byte may stand in a registered name (RFC 3986 §3.2.2).
-const fn is_host_byte(byte: u8) -> bool {
+fn is_host_byte(byte: u8) -> bool {
     matches!(byte,
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$'
         | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')

@@ -55,9 +55,8 @@ impl Timed {
     }
 }
 
-/// Serves a client until its connection ends, or until it is silent, which returns it, on the heap
-/// since what a future returns is moved at each of its polls; `prefix` holds what was read of it
-/// before.
+/// Serves a client until its connection ends, or until it is silent, which returns it; `prefix`
+/// holds what was read of it before.
 pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Box<Conn>> {
     let Conn { mut client, peer, admission, mut timed } = conn;
     let mut buffer = prefix;
@@ -71,6 +70,7 @@ pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Bo
             Err(Unreceived::Silent) => {
                 worker.buffers.give(buffer);
                 drop(record);
+                // On the heap: what a future returns, 350 bytes of it, is moved at each of its polls.
                 return Some(Box::new(Conn { client, peer, admission, timed }));
             }
             Err(Unreceived::Over(end)) => break end,
@@ -89,9 +89,9 @@ pub async fn serve(worker: &Rc<Worker>, conn: Conn, prefix: Buffer) -> Option<Bo
         worker.buffers.give_scratch(request.scratch);
         match after {
             After::Keep => timed = Timed::anew(false),
-            // A client that has said so sends no other request (RFC 9112 §9.6): where nothing has
-            // come behind this one but its end, there is nothing to wait for. 9 % less of the
-            // processor's time where each request has a connection.
+            // A client that has said so sends no other request (RFC 9112 §9.6): where no bytes have
+            // come behind this one, there is nothing to wait for. 9 % less of the processor's time
+            // where each request has a connection.
             After::End(End::Linger) if is_last && client.pending() != Pending::Bytes => {
                 break End::Close;
             }
