@@ -67,16 +67,19 @@ fn a_wait_goes_on_when_nothing_has_come_after_a_moment() {
 }
 
 #[test]
-fn a_sender_is_quick_while_its_passes_are_large() {
+fn a_sender_is_quick_only_while_its_passes_are_large() {
     check(async |mut source| {
-        let many = 2 * QUICK_BYTES_MIN;
-        let mut peer = source.peer.try_clone().unwrap();
-        let sending = std::thread::spawn(move || peer.write_all(&vec![0; many]).unwrap());
-        source.splice.low_water.set(i32::try_from(many).unwrap());
-        source.receiver.readable().await.unwrap();
+        let mut left = 4 * QUICK_BYTES_MIN;
+        let (mut peer, bytes) = (source.peer.try_clone().unwrap(), vec![0; left]);
+        let sending = std::thread::spawn(move || peer.write_all(&bytes).unwrap());
+        while left > 0 {
+            // Fewer than are waited for come where the kernel's window has no room for more.
+            let count = source.fill(left as u64).await;
+            let is_quick = source.splice.awaited > 1;
+            assert!(!is_quick || count >= QUICK_BYTES_MIN, "{count}");
+            left -= count;
+        }
         sending.join().unwrap();
-        assert_eq!(source.fill(many as u64).await, many);
-        assert_eq!(source.splice.awaited, LOW_WATER_BYTES);
         source.peer.write_all(b"x").unwrap();
         assert_eq!(source.fill(1).await, 1);
         assert_eq!(source.splice.awaited, 1);
