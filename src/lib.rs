@@ -96,7 +96,7 @@
 //! each pooled connection that is taken (`worker::placement`) is 0.26 µs more.
 //!
 //! With 2,000 connections the same instructions took 3.5 µs instead of 1.4, since each poll begins with
-//! memory that has left the cache; what is fetched ahead ([`sys::prefetch`]) spares about 1 µs of it.
+//! memory that has left the cache; what is fetched ahead ([`sys::prefetch`]) spares 0.8 µs of it.
 //!
 //! # What was tried and is not here
 //!
